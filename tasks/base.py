@@ -1,0 +1,182 @@
+"""The types that a task hands on: examples, turns, predictions and scores.
+
+Nothing here knows tokens, tensors or models. A task turns rows of a data set into `Example`s; `tasks.prompts` renders
+them as text with placeholders for molecules; `tasks.metrics` turns predictions and references into `Score`s.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from tasks.data import Catalogue
+
+Role = Literal["system", "user", "assistant"]
+Split = Literal["train", "validation", "test"]
+AnswerKind = Literal["caption", "molecule", "classification", "regression"]
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+# A molecule's place in a turn: its index between two U+FFFC (object replacement) characters, which no data set at hand
+# contains; `DataSet.rows` refuses a value that does.
+_SLOT_MARK = "\ufffc"
+_SLOT = re.compile(f"{_SLOT_MARK}(\\d+){_SLOT_MARK}")
+
+
+class TaskError(ValueError):
+    """A mistake in data, in a task's settings or in a file of predictions; the message is meant for the user."""
+
+    is_user_error: ClassVar[bool] = True
+
+
+def slot(index: int) -> str:
+    """The mark that stands for `Example.molecules[index]` inside a turn's text."""
+    return f"{_SLOT_MARK}{index}{_SLOT_MARK}"
+
+
+def split_slots(text: str) -> Iterator[str | int]:
+    """The pieces of a turn's text in order: strings, and the index of a molecule where one is placed."""
+    position = 0
+    for match in _SLOT.finditer(text):
+        if match.start() > position:
+            yield text[position : match.start()]
+        yield int(match.group(1))
+        position = match.end()
+    if position < len(text):
+        yield text[position:]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One utterance. A supervised turn is an answer that training teaches; all others are read only."""
+
+    role: Role
+    text: str
+    supervised: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One question about zero or more molecules, and its gold answer.
+
+    Args:
+        id: unique within a data set and split.
+        molecules: SMILES; turns refer to them through `slot(index)`.
+        turns: the dialogue; the last supervised turn is the gold answer that predictions are compared with.
+        candidates: label texts of a classification, else empty.
+        meta: JSON values that results may read beside the scores (scaffold, functional groups, source row).
+    """
+
+    id: str
+    molecules: tuple[str, ...]
+    turns: tuple[Turn, ...]
+    candidates: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def reference(self) -> str:
+        """The gold answer: the text of the last supervised turn."""
+        for turn in reversed(self.turns):
+            if turn.supervised:
+                return turn.text
+        raise TaskError(f"example {self.id} has no supervised turn, so nothing to learn or to compare with")
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A row that could not be used: where it stands, what it holds, and why it was left out."""
+
+    file: str
+    line: int
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """What is asked and how an answer is read. One subclass, one file in `tasks/`.
+
+    Args:
+        data: name of a data set of the registry, or the path of a YAML file that describes one.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1  # raised when the same fields begin to give other examples or other parsed answers
+    answer: ClassVar[AnswerKind]
+    columns: ClassVar[tuple[str, ...]]  # the column roles that a data set must have for this task
+
+    data: str
+
+    @abstractmethod
+    def examples(self, split: Split, catalogue: Catalogue) -> tuple[list[Example], list[Rejection]]:
+        """All usable examples of `split` in file order, and every row that was left out with its reason.
+
+        Raises:
+            TaskError: the data set is missing, broken, or lacks a column that the task needs.
+        """
+
+    def parse(self, raw: str) -> str | None:
+        """The answer inside a raw generation, or None where it cannot be read as one (counted, never dropped)."""
+        return raw.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One line of a predictions file.
+
+    Args:
+        example_id: the `Example.id` that was asked.
+        prompt_sha: first 16 hex digits of the sha256 of the rendered prompt, graph placeholders included.
+        raw: the text as generated, special tokens removed.
+        text: what `Task.parse` made of it; None where it could not be parsed.
+        tokens: number of generated tokens, the end token included.
+        stop: why generation ended.
+    """
+
+    example_id: str
+    prompt_sha: str
+    raw: str
+    text: str | None
+    tokens: int
+    stop: Literal["eos", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A metric's value over a set of examples.
+
+    Args:
+        value: None where it is undefined; `reason` then says why and what would define it.
+        ci95: percentile bootstrap interval over examples; None where `value` is None or n < 2.
+        per_example: the metric of each row where it has one (None for a row that cannot be scored), else None.
+    """
+
+    value: float | None
+    ci95: tuple[float, float] | None = None
+    reason: str | None = None
+    per_example: Sequence[float | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTable:
+    """What a protocol says about a file of predictions.
+
+    Args:
+        kind: the kind of answer that was scored.
+        protocol: its name and version, such as `molt5@1`.
+        n: rows scored, the invalid ones included.
+        n_invalid: rows whose prediction could not be parsed (an empty caption is valid, if poor).
+        metrics: by metric name, in the order in which the protocol lists them.
+        identity: everything beside the rows that the numbers depend on (tokenizer hash, package versions).
+    """
+
+    kind: AnswerKind
+    protocol: str
+    n: int
+    n_invalid: int
+    metrics: Mapping[str, Estimate]
+    identity: Mapping[str, str]
