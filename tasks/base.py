@@ -68,7 +68,8 @@ class Example:
         molecules: SMILES; turns refer to them through `slot(index)`.
         turns: the dialogue; the last supervised turn is the gold answer that predictions are compared with.
         candidates: label texts of a classification, else empty.
-        meta: JSON values that results may read beside the scores (scaffold, functional groups, source row).
+        meta: JSON values that no model reads: `file` and `line` of the row it came from, and what results may show
+            beside the scores (scaffold, functional groups).
     """
 
     id: str

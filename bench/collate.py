@@ -1,0 +1,230 @@
+"""Examples as token sequences, and batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bench.model import IGNORED
+from encoders.base import Encoder
+from encoders.store import FeatureStore
+from projectors.base import Projector
+from tasks.base import Example
+from tasks.prompts import PromptStyle, Segment, TextInput, prompt_of, prompt_sha, render
+
+
+@dataclass(frozen=True, slots=True)
+class TokenisedExample:
+    """One example laid out for the language model.
+
+    Args:
+        id: of the example.
+        ids: `(L,)` token ids; the padding id at soft positions.
+        labels: `(L,)` token ids where supervised, else `IGNORED`.
+        soft: `(L,)` bool, where soft tokens stand.
+        molecules: the molecules whose graphs are read, in the order of their placeholders.
+        prompt_length: tokens before the last answer.
+        prompt_sha: hash of the rendered prompt.
+        cut: answer tokens lost to `max_length`.
+    """
+
+    id: str
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    soft: NDArray[np.bool_]
+    molecules: tuple[str, ...]
+    prompt_length: int
+    prompt_sha: str
+    cut: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Turns examples into token sequences.
+
+    Args:
+        tokenizer: of the language model.
+        style: what surrounds questions.
+        text_input: how molecules are written.
+        encoder, projector: declarations; they know how many soft tokens a molecule has.
+        store: features of all molecules.
+        max_length: longest training sequence.
+    """
+
+    tokenizer: Any
+    style: PromptStyle
+    text_input: TextInput
+    encoder: Encoder
+    projector: Projector
+    store: FeatureStore
+    max_length: int
+
+    def render(self, example: Example) -> tuple[Segment, ...]:
+        """The example's segments, with placeholders where the projector gives tokens."""
+        return render(example, self.style, self.text_input, graph=self.projector.places_tokens)
+
+    def soft_counts(self, molecules: Sequence[str]) -> NDArray[np.int64]:
+        """The number of soft tokens of each molecule, `(B,)`."""
+        if not self.projector.places_tokens or not molecules:
+            return np.zeros(len(molecules), dtype=np.int64)
+        rows = self.encoder.rows(self.store.counts(molecules), len(molecules))
+        return self.projector.tokens(rows, len(molecules))
+
+    def tokenise(
+        self, examples: Sequence[Example], substitutes: Mapping[str, str] | None = None
+    ) -> list[TokenisedExample]:
+        """All examples as tokens, untruncated.
+
+        Args:
+            examples: what is asked.
+            substitutes: the molecule whose graph is read in the place of another one's; None for the real ones.
+        """
+        swapped = substitutes or {}
+        rendered = [self.render(example) for example in examples]
+        texts = list(dict.fromkeys(s.text for segments in rendered for s in segments if s.kind == "text"))
+        tokens_of = dict(zip(texts, self._token_ids(texts), strict=True))
+        used = list(dict.fromkeys(swapped.get(m, m) for example in examples for m in example.molecules))
+        soft_of = dict(zip(used, self.soft_counts(used).tolist(), strict=True))
+        return [
+            self._lay_out(example, segments, tokens_of, soft_of, swapped)
+            for example, segments in zip(examples, rendered, strict=True)
+        ]
+
+    def truncated(self, example: TokenisedExample) -> TokenisedExample:
+        """The example with its answer cut at `max_length`; the prompt is never cut."""
+        excess = len(example.ids) - self.max_length
+        if excess <= 0:
+            return example
+        keep = slice(0, self.max_length)
+        return replace(
+            example, ids=example.ids[keep], labels=example.labels[keep], soft=example.soft[keep], cut=excess
+        )
+
+    def fits(self, example: TokenisedExample) -> bool:
+        """Whether anything supervised is left within `max_length`."""
+        return example.prompt_length < self.max_length
+
+    @property
+    def padding(self) -> int:
+        """The id that fills up batches and soft positions."""
+        tokenizer = self.tokenizer
+        return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+    def _token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _lay_out(
+        self,
+        example: Example,
+        segments: Sequence[Segment],
+        tokens_of: Mapping[str, list[int]],
+        soft_of: Mapping[str, int],
+        swapped: Mapping[str, str],
+    ) -> TokenisedExample:
+        prompt_segments = prompt_of(segments)
+        ids: list[int] = []
+        labels: list[int] = []
+        soft: list[bool] = []
+        molecules: list[str] = []
+        prompt_length = 0
+        for position, segment in enumerate(segments):
+            if position == len(prompt_segments):
+                prompt_length = len(ids)
+            if segment.kind == "graph":
+                molecule = example.molecules[segment.molecule]
+                molecule = swapped.get(molecule, molecule)
+                molecules.append(molecule)
+                piece = [self.padding] * soft_of[molecule]
+            else:
+                piece = self._piece(segment, tokens_of)
+            ids += piece
+            soft += [segment.kind == "graph"] * len(piece)
+            labels += piece if segment.supervised else [IGNORED] * len(piece)
+        return TokenisedExample(
+            example.id,
+            np.array(ids, dtype=np.int64),
+            np.array(labels, dtype=np.int64),
+            np.array(soft, dtype=np.bool_),
+            tuple(molecules),
+            prompt_length,
+            prompt_sha(prompt_segments),
+        )
+
+    def _piece(self, segment: Segment, tokens_of: Mapping[str, list[int]]) -> list[int]:
+        if segment.kind == "text":
+            return tokens_of[segment.text]
+        special = self.tokenizer.bos_token_id if segment.kind == "begin" else self.tokenizer.eos_token_id
+        return [] if special is None else [int(special)]
+
+
+class Collator:
+    """Makes batches for the model.
+
+    Args:
+        store: features of all molecules; None where the model reads no graph.
+        padding: the id that fills up.
+    """
+
+    def __init__(self, store: FeatureStore | None, padding: int) -> None:
+        self.store = store
+        self.padding = padding
+
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """A right-padded training batch; `input_ids` comes first, since the trainer takes the batch size from it."""
+        examples: list[TokenisedExample] = [item["example"] for item in items]
+        return self.batch(examples, lambda example: len(example.ids), side="right")
+
+    def prompts(self, examples: Sequence[TokenisedExample]) -> dict[str, Any]:
+        """A left-padded batch of prompts to generate from."""
+        return self.batch(examples, lambda example: example.prompt_length, side="left")
+
+    def batch(
+        self, examples: Sequence[TokenisedExample], length_of: Callable[[TokenisedExample], int], side: str
+    ) -> dict[str, Any]:
+        """The first `length_of(example)` tokens of each example, padded to the longest."""
+        lengths = [length_of(example) for example in examples]
+        longest = max(lengths)
+        ids = np.full((len(examples), longest), self.padding, dtype=np.int64)
+        labels = np.full((len(examples), longest), IGNORED, dtype=np.int64)
+        mask = np.zeros((len(examples), longest), dtype=np.int64)
+        soft = np.zeros((len(examples), longest), dtype=np.bool_)
+        for row, (example, length) in enumerate(zip(examples, lengths, strict=True)):
+            place = slice(0, length) if side == "right" else slice(longest - length, longest)
+            ids[row, place] = example.ids[:length]
+            labels[row, place] = example.labels[:length]
+            mask[row, place] = 1
+            soft[row, place] = example.soft[:length]
+        supervised = np.flatnonzero((labels != IGNORED).any(axis=0))
+        first_target = int(supervised[0]) if len(supervised) else 1
+        molecules = [molecule for example in examples for molecule in example.molecules]
+        return {
+            "input_ids": torch.from_numpy(ids),
+            "attention_mask": torch.from_numpy(mask),
+            "labels": torch.from_numpy(labels),
+            "soft_positions": torch.from_numpy(np.flatnonzero(soft)),
+            # The position before the first target predicts it, so its logits are the first that are needed.
+            "logits_to_keep": longest - max(first_target - 1, 0),
+            "molecules": self.store.batch(molecules) if self.store is not None and molecules else None,
+        }
+
+
+class ExampleDataset(torch.utils.data.Dataset[dict[str, Any]]):
+    """Tokenised examples as the trainer wants them: items that have `input_ids`, by which it groups lengths."""
+
+    def __init__(self, examples: Sequence[TokenisedExample]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self.examples[index]
+        return {"input_ids": example.ids, "example": example}

@@ -1,0 +1,283 @@
+"""The configuration of a run: what is trained, on what, how it is asked and how it is scored.
+
+Every field here changes a number and is part of a run's identity; what does not (device, workers, folders) is in
+`bench.runtime`. Parsing and dumping are in `bench.parsing`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Interval, MinLen
+
+from bench.errors import ConfigError
+from encoders.base import Encoder, GraphInput
+from encoders.controls import Real
+from projectors.base import Projector
+from tasks.base import Split, Task
+from tasks.metrics.base import Protocol
+from tasks.prompts import PromptStyle, TextInput
+
+Count = Annotated[int, Ge(1)]
+Fraction = Annotated[float, Interval(ge=0, lt=1)]
+Rate = Annotated[float, Gt(0)]
+Precision = Literal["fp32", "bf16"]
+Part = Literal["encoder", "projector", "llm", "embeddings"]
+
+TINY = "tiny"
+"""The language model that molgraft trains itself; any other `llm.name` is a path or a name on a model hub."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adapters on the language model (peft).
+
+    Args:
+        r: rank.
+        alpha: scale; updates are multiplied by alpha / r.
+        dropout: on the adapters' input.
+        targets: names of the linear maps, or `all-linear`: every one but the output embedding. Each name must exist.
+    """
+
+    r: Count = 8
+    alpha: Rate = 16.0
+    dropout: Fraction = 0.0
+    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyRecipe:
+    """How the small language model is made: a byte-level BPE tokenizer and a Llama, trained on the task's own text.
+
+    Args:
+        vocabulary: entries of the tokenizer.
+        width: hidden width; the MLP is 2.75 times as wide.
+        layers: transformer blocks.
+        heads: attention heads.
+        context: longest sequence, in tokens.
+        steps: optimiser steps of pretraining; 0 leaves the weights random.
+        batch_tokens: tokens per step.
+        block: length of the blocks of text that are trained on.
+        lr: peak learning rate, cosine to a tenth after 5% of warm-up.
+        seed: of the weights and of the order of text; not the run's, so that all seeds of a study share one model.
+    """
+
+    vocabulary: Annotated[int, Ge(300)] = 1000
+    width: Count = 128
+    layers: Count = 2
+    heads: Count = 2
+    context: Count = 1024
+    steps: Annotated[int, Ge(0)] = 300
+    batch_tokens: Count = 2048
+    block: Count = 128
+    lr: Rate = 3e-3
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModel:
+    """The language model.
+
+    Args:
+        name: `tiny`, a local path, or a name on the model hub.
+        revision: commit of a hub model; a name without one is a moving target and is refused off line.
+        dtype: of the frozen weights; adapters and projectors are always fp32.
+        lora: the adapters that stages with `llm: lora` train.
+        tiny: the recipe of `tiny`.
+        max_length: longest training sequence in tokens, soft tokens included; longer answers are cut and counted.
+    """
+
+    name: str = TINY
+    revision: str | None = None
+    dtype: Precision = "fp32"
+    lora: Lora = field(default_factory=Lora)
+    tiny: TinyRecipe = field(default_factory=TinyRecipe)
+    max_length: Count = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trains:
+    """Which parts a stage trains; a frozen part stays in evaluation mode, so that batch norm statistics stay too.
+
+    Args:
+        embeddings: the language model's token embeddings (and its output embedding, where the two are tied).
+    """
+
+    encoder: Literal["frozen", "full"] = "frozen"
+    projector: Literal["frozen", "full"] = "full"
+    llm: Literal["frozen", "lora", "full"] = "frozen"
+    embeddings: Literal["frozen", "full"] = "frozen"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """AdamW with a learning rate per part.
+
+    Args:
+        lr: peak learning rate of every part that has none of its own.
+        lr_of: learning rates of single parts.
+        max_grad_norm: gradients are clipped to it; 0 for never.
+    """
+
+    lr: Rate = 1e-3
+    lr_of: dict[Part, Rate] = field(default_factory=dict)
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    epsilon: Rate = 1e-8
+    max_grad_norm: Annotated[float, Ge(0)] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The learning rate over a stage: warm-up, then `name`.
+
+    Args:
+        warmup: fraction of the stage's steps.
+    """
+
+    name: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup: Fraction = 0.03
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedTask:
+    """A task of a mixture and its share of the examples seen, relative to the others."""
+
+    task: Task
+    weight: Rate = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One training stage.
+
+    Args:
+        name: `align`, `tune`, or another word; unique in a run.
+        tasks: the mixture; empty for the run's task.
+        steps: optimiser steps; or else `epochs`.
+        epochs: passes over the training examples; or else `steps`.
+        batch_size: examples per forward pass.
+        accumulation: forward passes per optimiser step.
+        validate_every: optimiser steps between validations, each of which may also become the best checkpoint; 0
+            validates at the end only. Validation always runs at the end.
+        checkpoint_every: optimiser steps between checkpoints to resume from.
+        keep: which weights the stage hands on: the `last`, or the `best` by validation loss.
+        length_groups: batches of examples of similar length; fewer padding tokens, another order of examples.
+    """
+
+    name: Annotated[str, MinLen(1)]
+    tasks: tuple[WeightedTask, ...] = ()
+    trains: Trains = field(default_factory=Trains)
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    schedule: Schedule = field(default_factory=Schedule)
+    steps: Count | None = None
+    epochs: Rate | None = None
+    batch_size: Count = 16
+    accumulation: Count = 1
+    validate_every: Annotated[int, Ge(0)] = 0
+    checkpoint_every: Count = 500
+    keep: Literal["last", "best"] = "last"
+    length_groups: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise ConfigError("", f"stage {self.name!r} needs exactly one of `steps` and `epochs`")
+        trains = self.trains
+        if (trains.encoder, trains.projector, trains.llm, trains.embeddings) == ("frozen",) * 4:
+            raise ConfigError("", f"stage {self.name!r} trains nothing: every part is frozen")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphInputs:
+    """What stands in for graphs, at training (validation included) and at test."""
+
+    train: GraphInput = field(default_factory=Real)
+    test: GraphInput = field(default_factory=Real)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How many examples of a split are used; a seeded subset that does not depend on the run's seed. None for all."""
+
+    train: Count | None = None
+    validation: Count | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """How answers are written: greedily, or by beam search.
+
+    Args:
+        max_new_tokens: longest answer.
+        beams: 1 is greedy.
+        batch_size: prompts at once; part of the identity, since low-precision results depend on it.
+    """
+
+    max_new_tokens: Count = 128
+    beams: Count = 1
+    batch_size: Count = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is asked of the trained model, and by which protocols the answers are scored.
+
+    Args:
+        tasks: empty for the run's task.
+        split: the examples that are asked.
+        limit: a seeded subset of so many; such a result is stamped LIMITED and stays off leaderboards.
+        ids: only these examples; stamped likewise.
+        protocols: each gives its own row; rows of different protocols are never ranked together.
+        reliance: the graph that each one is swapped for to measure whether the graph is used; None to skip it.
+    """
+
+    tasks: tuple[Task, ...] = ()
+    split: Split = "test"
+    limit: Count | None = None
+    ids: tuple[str, ...] = ()
+    generation: Generation = field(default_factory=Generation)
+    protocols: Annotated[tuple[Protocol, ...], MinLen(1)]
+    reliance: GraphInput | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A run without its seed is a cell; with it, a run.
+
+    Args:
+        name: alias in folder names and tables; not part of the identity.
+        precision: of the forward pass while training; bf16 is autocast.
+    """
+
+    name: Annotated[str, MinLen(1)]
+    task: Task
+    prompt: PromptStyle
+    text_input: TextInput
+    encoder: Encoder
+    projector: Projector
+    graph_input: GraphInputs = field(default_factory=GraphInputs)
+    llm: LanguageModel = field(default_factory=LanguageModel)
+    precision: Precision = "fp32"
+    limits: Limits = field(default_factory=Limits)
+    stages: Annotated[tuple[Stage, ...], MinLen(1)]
+    evaluation: Evaluation
+    seed: Annotated[int, Ge(0)] = 0
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError("stages", f"two stages are named {name!r}; names must differ")
+
+    def training_tasks(self, stage: Stage) -> tuple[WeightedTask, ...]:
+        """The mixture of a stage."""
+        return stage.tasks or (WeightedTask(task=self.task),)
+
+    def evaluation_tasks(self) -> tuple[Task, ...]:
+        """The tasks whose answers are scored."""
+        return self.evaluation.tasks or (self.task,)
+
+
+Mapped = dict[str, Any]
+"""A configuration as YAML reads it."""

@@ -1,0 +1,162 @@
+"""Content hashes that say whether two pieces of work are the same: `train_id -> predict_id -> score_id`.
+
+A hash covers everything that changes a number and nothing that does not. It is made of declarations (name, version and
+fields of every component), of the content of the examples, and of the weights that training starts from, so that equal
+work is found wherever it was done, and a change of any kind gives another identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from bench.config import RunConfig, Stage
+from bench.registry import source_identity
+from tasks.base import Example, ScoreTable, Task
+
+HASH_VERSION = 1  # raised when the recipe of a hash changes, or the code changes numbers without a declaration changing
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The contents that a run starts from, as hashes.
+
+    Args:
+        train: of the training mixture per stage (examples and weights), in stage order.
+        validation: of the validation examples per stage.
+        llm: of the language model's files, tokenizer included.
+    """
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    llm: str
+
+
+def content_hash(value: object) -> str:
+    """First 16 hex digits of the sha256 of `value` in canonical JSON."""
+    canonical = json.dumps(_described(value), sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def examples_hash(examples: Iterable[Example]) -> str:
+    """Hash of examples in order: ids, molecules, turns and candidates (`meta` is read by no model)."""
+    digest = hashlib.sha256()
+    for example in examples:
+        turns = [(turn.role, turn.text, turn.supervised) for turn in example.turns]
+        row = [example.id, example.molecules, turns, example.candidates]
+        digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def stage_ids(config: RunConfig, inputs: Inputs) -> tuple[str, ...]:
+    """One hash per stage, of everything up to and including it; two runs share a stage where these are equal.
+
+    Settings that no stage so far has read (adapters before the first stage that trains them) are left out.
+    """
+    return tuple(content_hash(_training(config, inputs, config.stages[: k + 1])) for k in range(len(config.stages)))
+
+
+def train_id(config: RunConfig, inputs: Inputs) -> str:
+    """Hash of all training: the last stage's."""
+    return stage_ids(config, inputs)[-1]
+
+
+def predict_id(config: RunConfig, trained: str, task: Task, examples: Sequence[Example]) -> str:
+    """Hash of a set of predictions: the trained model, the examples asked and how answers are generated."""
+    evaluation = config.evaluation
+    return content_hash(
+        {
+            "hash": HASH_VERSION,
+            "train": trained,
+            "task": task,
+            "examples": examples_hash(examples),
+            "split": evaluation.split,
+            "limited": bool(evaluation.limit or evaluation.ids),
+            "graph_input": config.graph_input.test,
+            "generation": evaluation.generation,
+        }
+    )
+
+
+def reliance_id(config: RunConfig, trained: str, examples: Sequence[Example]) -> str:
+    """Hash of a measurement of reliance: the trained model, the examples, and what graphs are swapped for."""
+    return content_hash(
+        {
+            "hash": HASH_VERSION,
+            "train": trained,
+            "examples": examples_hash(examples),
+            "graph_input": config.graph_input.test,
+            "swap": config.evaluation.reliance,
+            "batch_size": config.evaluation.generation.batch_size,
+        }
+    )
+
+
+def score_id(predicted: str, table: ScoreTable) -> str:
+    """Hash of scores: the predictions and the protocol, its tokenizer and packages included."""
+    return content_hash({"predict": predicted, "protocol": table.protocol, "identity": dict(table.identity)})
+
+
+def cell_id(config: RunConfig, inputs: Inputs) -> str:
+    """Hash of all training but the seed: runs of one cell may be averaged."""
+    return content_hash(_training(config, inputs, config.stages, seeded=False))
+
+
+def derived_seed(seed: int, purpose: str) -> int:
+    """A seed of its own for each use, so that adding a part does not shift the random numbers of the others."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:4], "big")
+
+
+def _training(config: RunConfig, inputs: Inputs, stages: Sequence[Stage], seeded: bool = True) -> Mapping[str, Any]:
+    adapted = any(stage.trains.llm == "lora" for stage in stages)
+    done = len(stages)
+    return {
+        "hash": HASH_VERSION,
+        "prompt": config.prompt,
+        "text_input": config.text_input,
+        "encoder": config.encoder,
+        "projector": config.projector,
+        "graph_input": config.graph_input.train,
+        "llm": inputs.llm,
+        "dtype": config.llm.dtype,
+        "max_length": config.llm.max_length,
+        "lora": config.llm.lora if adapted else None,
+        "precision": config.precision,
+        "stages": [_without(stage, "name", "tasks", "checkpoint_every") for stage in stages],
+        "train": inputs.train[:done],
+        "validation": inputs.validation[:done],
+        "seed": config.seed if seeded else None,
+    }
+
+
+def _without(value: object, *names: str) -> Mapping[str, Any]:
+    """A declaration without fields whose content is hashed elsewhere or changes no number."""
+    described = dict(_described(value))
+    for name in names:
+        described.pop(name)
+    return described
+
+
+def _described(value: object) -> Any:
+    """`value` in JSON's terms; a component with its name, its version and, from outside our rooms, its source."""
+    if is_dataclass(value) and not isinstance(value, type):
+        cls = type(value)
+        described = {f.name: _described(getattr(value, f.name)) for f in fields(value) if not _is_neutral(f, value)}
+        if hasattr(cls, "version"):
+            described |= {"name": cls.name, "version": cls.version}  # type: ignore[attr-defined]
+            source = source_identity(cls)
+            described |= {"source": source} if source else {}
+        return described
+    if isinstance(value, Mapping):
+        return {str(key): _described(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_described(item) for item in value]
+    return value
+
+
+def _is_neutral(field: Any, value: object) -> bool:
+    """Whether a field added later still has the value at which nothing changes; old identities then stay as they are."""
+    return "neutral" in field.metadata and getattr(value, field.name) == field.metadata["neutral"]

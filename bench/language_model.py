@@ -1,0 +1,174 @@
+"""Language models: located by name or path, identified by their files, loaded, and given adapters."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench.config import LanguageModel, Lora
+from bench.errors import ConfigError
+from bench.run_store import read_json, write_json
+from bench.runtime import Runtime
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedModel:
+    """A language model on disk.
+
+    Args:
+        path: a folder that transformers reads.
+        identity: hash of its files, tokenizer included.
+        origin: where it came from, in words.
+    """
+
+    path: Path
+    identity: str
+    origin: str
+
+
+def locate(llm: LanguageModel, runtime: Runtime) -> LocatedModel:
+    """The folder of a language model given by path or hub name.
+
+    Raises:
+        ConfigError: the name is neither, the folder holds no model, or the hub cannot be reached.
+    """
+    folder = Path(llm.name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            held = ", ".join(sorted(item.name for item in folder.iterdir())[:6]) or "nothing"
+            raise ConfigError(
+                "llm.name", f"{llm.name} is no model: it has no config.json (it holds {held}). Give the folder that "
+                "save_pretrained wrote."
+            )
+        return LocatedModel(folder, files_identity(folder, runtime), f"folder {llm.name}")
+    if folder.exists() or not _HUB_NAME.fullmatch(llm.name):
+        what = "a file, not a folder" if folder.exists() else "no folder, no `owner/model` of a hub and not `tiny`"
+        raise ConfigError("llm.name", f"{llm.name!r} is {what}")
+    downloaded = _from_hub(llm, runtime)
+    return LocatedModel(downloaded, files_identity(downloaded, runtime), f"hub {llm.name}@{downloaded.name}")
+
+
+def load(located: LocatedModel, dtype: str) -> tuple[nn.Module, Any]:
+    """The model and its tokenizer; weights come from safetensors or through `weights_only=True`, never from code.
+
+    Raises:
+        ConfigError: transformers cannot read the folder, or the tokenizer has no end token.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(located.path, dtype=_DTYPES[dtype], local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(located.path, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ConfigError("llm.name", f"{located.origin} cannot be loaded: {_first_line(error)}") from error
+    if tokenizer.eos_token_id is None:
+        raise ConfigError("llm.name", f"{located.origin} has a tokenizer without an end token, so no answer would end")
+    return model, tokenizer
+
+
+def load_skeleton(located: LocatedModel, dtype: str) -> nn.Module:
+    """The model without weights, on the meta device: for counting parameters and checking names."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(located.path, local_files_only=True)
+        with torch.device("meta"):
+            model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=_DTYPES[dtype])
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError("llm.name", f"{located.origin} cannot be read: {_first_line(error)}") from error
+    return model
+
+
+def attach_lora(model: nn.Module, lora: Lora) -> nn.Module:
+    """The model with adapters, their weights from torch's global generator.
+
+    peft accepts a list of which some names match nothing, and so would train less than was asked; here each must match.
+
+    Raises:
+        ConfigError: a target names no linear map.
+    """
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    if isinstance(targets, list):
+        maps = _adaptable(model)
+        for target in targets:
+            if not any(name == target or name.endswith(f".{target}") for name in maps):
+                known = ", ".join(OrderedDict.fromkeys(name.rpartition(".")[2] for name in maps))
+                raise ConfigError("llm.lora.targets", f"{target!r} names no linear map of this model; it has {known}")
+    config = LoraConfig(
+        task_type=TaskType.CAUSAL_LM, r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets
+    )
+    adapted: nn.Module = get_peft_model(model, config)
+    return adapted
+
+
+def embedding_width(model: nn.Module) -> int:
+    """The width of token embeddings, which is that of soft tokens (OPT-350m's hidden width differs from it)."""
+    weight = model.get_input_embeddings().weight  # type: ignore[operator]
+    return int(weight.shape[1])
+
+
+def files_identity(folder: Path, runtime: Runtime) -> str:
+    """Hash of a model's files. Large files are hashed once and remembered by path, size and time of change."""
+    files = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)})
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.name}\n{_file_hash(path, runtime)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _file_hash(path: Path, runtime: Runtime) -> str:
+    stat = path.stat()
+    if stat.st_size < 1_000_000:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    key = hashlib.sha256(f"{path.resolve()}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()).hexdigest()[:24]
+    remembered = runtime.cache_folder("file-hashes") / f"{key}.json"
+    if remembered.exists():
+        return str(read_json(remembered)["sha256"])
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    write_json(remembered, {"sha256": found, "path": str(path)})
+    return found
+
+
+def _from_hub(llm: LanguageModel, runtime: Runtime) -> Path:
+    from huggingface_hub import snapshot_download
+
+    allowed = [pattern for pattern in _MODEL_FILES if pattern != "*.bin"]
+    try:
+        found = snapshot_download(llm.name, revision=llm.revision, allow_patterns=allowed, local_files_only=True)
+        return Path(found)
+    except (OSError, ValueError) as error:
+        if runtime.offline:
+            raise ConfigError("llm.name", f"{llm.name} is not in the local hub cache, and --offline is set") from error
+    try:
+        return Path(snapshot_download(llm.name, revision=llm.revision, allow_patterns=allowed))
+    except Exception as error:  # the hub's client raises its own, httpx's and urllib3's errors; each means the same here
+        raise ConfigError(
+            "llm.name", f"{llm.name} is not in the local hub cache and cannot be downloaded: {_first_line(error)}"
+        ) from error
+
+
+def _adaptable(model: nn.Module) -> Sequence[str]:
+    """Names of the linear maps; GPT-2's `Conv1D` is one too."""
+    kinds = {"Linear", "Conv1D"}
+    return [name for name, module in model.named_modules() if type(module).__name__ in kinds]
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+

@@ -1,0 +1,228 @@
+"""The grafted model: an encoder and a projector on a language model, spliced at placeholders.
+
+The wrapper knows no concrete part. What is wired to what follows from the declarations alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.config import Part, Trains
+from bench.errors import ConfigError
+from encoders.base import Encoder, EncoderModule, GraphInput, Level, MoleculeBatch
+from encoders.controls import Real
+from projectors.base import Projector, ProjectorModule
+
+IGNORED = -100
+"""The label of a position that is not supervised."""
+
+
+def wire(encoder: Encoder, projector: Projector) -> Mapping[Level, int]:
+    """The levels that the projector reads and their widths, from the declarations.
+
+    Raises:
+        ConfigError: the encoder does not provide a level that the projector needs; the message names both sides.
+    """
+    provided = encoder.provides()
+    read: dict[Level, int] = {}
+    for need in projector.needs():
+        layers = sorted((level for level in provided if level.startswith("layer:")), key=lambda level: int(level[6:]))
+        found = layers if need == "layer:*" else [need] if need in provided else []
+        if not found:
+            offers = ", ".join(provided) or "no level at all"
+            raise ConfigError(
+                "projector", f"{projector.name} needs the level {need}, but encoder {encoder.name} provides {offers}"
+            )
+        read |= {level: provided[level] for level in found}
+    return read
+
+
+@dataclass(frozen=True, slots=True)
+class LogLikelihood:
+    """Log-likelihood of the supervised tokens of each example.
+
+    Args:
+        total: `(B,)` in nats.
+        tokens: `(B,)` how many tokens it is summed over.
+    """
+
+    total: Tensor
+    tokens: Tensor
+
+
+class GraphLanguageModel(nn.Module):
+    """Encoder, projector and language model as one module for the trainer.
+
+    Not a `PreTrainedModel`: its `post_init` would re-initialise weights that were loaded (as happened to LLaMo's
+    encoder).
+
+    Args:
+        encoder: built by the encoder's declaration.
+        projector: built by the projector's declaration.
+        llm: a causal language model of transformers, with or without adapters.
+        levels: the levels that the projector reads.
+    """
+
+    _keys_to_ignore_on_save = None  # transformers.Trainer reads it after loading a checkpoint of some tensors only
+
+    def __init__(
+        self, encoder: EncoderModule, projector: ProjectorModule, llm: nn.Module, levels: Mapping[Level, int]
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = projector
+        self.llm = llm
+        self.levels = frozenset(levels)
+        self.graph_input: GraphInput = Real()
+        self._frozen: tuple[nn.Module, ...] = ()
+        self.freeze(Trains())
+
+    def freeze(self, trains: Trains) -> None:
+        """Makes exactly the parts trainable that a stage trains."""
+        self.encoder.requires_grad_(trains.encoder == "full")
+        self.projector.requires_grad_(trains.projector == "full")
+        for name, parameter in self.llm.named_parameters():
+            is_adapter = "lora_" in name
+            parameter.requires_grad_(trains.llm == ("lora" if is_adapter else "full"))
+        if trains.embeddings == "full":
+            self.token_embedding.weight.requires_grad_(True)
+        policies = {self.encoder: trains.encoder, self.projector: trains.projector, self.llm: trains.llm}
+        self._frozen = tuple(module for module, policy in policies.items() if policy == "frozen")
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> GraphLanguageModel:
+        """Training mode, in which frozen parts stay in evaluation mode: their batch norms must not drift."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        """The language model's input embedding."""
+        embedding: nn.Embedding = self.llm.get_input_embeddings()  # type: ignore[operator]
+        return embedding
+
+    def part_of(self, parameter_name: str) -> Part:
+        """The part that a parameter of `named_parameters` belongs to."""
+        if parameter_name.startswith("encoder."):
+            return "encoder"
+        if parameter_name.startswith("projector."):
+            return "projector"
+        parameter = self.get_parameter(parameter_name)
+        return "embeddings" if parameter is self.token_embedding.weight else "llm"
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """The tensors that a stage changes: trained parameters, and the buffers of trained modules."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        buffers = {name for name, _ in self._trained_buffers()}
+        state = self.state_dict()
+        return {name: state[name].detach() for name in state if name in trained | buffers}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Puts trained tensors back.
+
+        Raises:
+            ConfigError: one does not exist here or has another shape.
+        """
+        own = self.state_dict()
+        for name, tensor in state.items():
+            if name not in own:
+                raise ConfigError("", f"the stored weights hold {name}, which this model does not have")
+            if own[name].shape != tensor.shape:
+                raise ConfigError(
+                    "", f"the stored {name} has shape {tuple(tensor.shape)}, this model's {tuple(own[name].shape)}"
+                )
+        self.load_state_dict(dict(state), strict=False)
+
+    def _trained_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        for name, buffer in self.named_buffers():
+            module = self.get_submodule(name.rpartition(".")[0])
+            if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+                yield name, buffer
+
+    def embed(self, input_ids: Tensor, soft_positions: Tensor, molecules: MoleculeBatch | None) -> Tensor:
+        """Input embeddings with soft tokens in their places.
+
+        Args:
+            input_ids: `(B, L)`; what stands at a soft position does not matter.
+            soft_positions: `(S,)` positions in the flattened `(B * L,)` sequence, in the order of the molecules' rows.
+            molecules: the molecules in the order of their placeholders, or None without any.
+
+        Returns:
+            `(B, L, d_llm)`.
+        """
+        embedded: Tensor = self.token_embedding(input_ids)
+        if molecules is None or not molecules.size:
+            return embedded
+        soft = self.projector(self.graph_input.transform(self.encoder(molecules, self.levels))).embeds
+        if soft.shape[0] != soft_positions.numel():
+            raise RuntimeError(
+                f"the projector made {soft.shape[0]} soft tokens where its declaration says {soft_positions.numel()}"
+            )
+        flat = embedded.flatten(0, 1).index_copy(0, soft_positions, soft.to(embedded.dtype))
+        return flat.view_as(embedded)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        soft_positions: Tensor,
+        molecules: MoleculeBatch | None = None,
+        logits_to_keep: int = 0,
+        num_items_in_batch: Tensor | int | None = None,
+        **_: Any,
+    ) -> dict[str, Tensor]:
+        """Cross-entropy of the supervised tokens.
+
+        Args:
+            input_ids, attention_mask, labels: `(B, L)`, right-padded.
+            soft_positions, molecules: see `embed`.
+            logits_to_keep: logits are computed for so many last positions only; 0 for all.
+            num_items_in_batch: supervised tokens of the whole optimiser step, so that accumulated batches weigh each
+                token alike; None for this batch's own.
+        """
+        losses, targets = self._token_losses(
+            input_ids, attention_mask, labels, soft_positions, molecules, logits_to_keep
+        )
+        count = (targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+        return {"loss": losses.sum() / count}
+
+    def log_likelihood(self, batch: Mapping[str, Any]) -> LogLikelihood:
+        """Log-likelihood of each example's supervised tokens, for a batch as the collator makes it."""
+        losses, targets = self._token_losses(
+            batch["input_ids"],
+            batch["attention_mask"],
+            batch["labels"],
+            batch["soft_positions"],
+            batch["molecules"],
+            batch["logits_to_keep"],
+        )
+        return LogLikelihood(-losses.double().sum(dim=1), (targets != IGNORED).sum(dim=1))
+
+    def _token_losses(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        soft_positions: Tensor,
+        molecules: MoleculeBatch | None,
+        logits_to_keep: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Negative log-likelihood and label per predicted position, both `(B, K - 1)`; 0 where not supervised."""
+        embedded = self.embed(input_ids, soft_positions, molecules)
+        logits = self.llm(
+            inputs_embeds=embedded, attention_mask=attention_mask, logits_to_keep=logits_to_keep, use_cache=False
+        ).logits
+        targets = labels[:, labels.shape[1] - logits.shape[1] :][:, 1:]
+        losses = functional.cross_entropy(
+            logits[:, :-1].float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
+        )
+        return losses, targets

@@ -1,0 +1,51 @@
+"""A progress bar for the trainer, on standard error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+from bench.runtime import Runtime
+
+
+class ProgressCallback(TrainerCallback):  # type: ignore[misc]
+    """Shows optimiser steps, the newest loss and the time left."""
+
+    def __init__(self, runtime: Runtime, what: str) -> None:
+        self._what = what
+        self._losses: dict[str, float] = {}
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=runtime.console,
+            disable=not runtime.progress,
+            transient=True,
+        )
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Starts at the step that is resumed from."""
+        self._task = self._bar.add_task(self._what, total=state.max_steps, completed=state.global_step)
+        self._bar.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Moves on."""
+        self._bar.update(self._task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Shows the newest losses."""
+        names = {"loss": "loss", "eval_loss": "validation"}
+        self._losses |= {names[key]: value for key, value in (logs or {}).items() if key in names}
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in self._losses.items())
+        self._bar.update(self._task, description=f"{self._what} ({shown})" if shown else self._what)
+
+    def close(self) -> None:
+        """Takes the bar away; also after an error."""
+        self._bar.stop()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Takes the bar away."""
+        self.close()

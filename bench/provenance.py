@@ -1,0 +1,90 @@
+"""What a run was made with: code, versions, hardware, time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = (
+    "molgraft",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "tokenizers",
+    "rdkit",
+    "numpy",
+    "scipy",
+    "nltk",
+    "rouge-score",
+    "mlflow",
+)
+
+
+def provenance() -> Mapping[str, Any]:
+    """Facts about this process that a reader of its results may need; none of them is in an identity."""
+    return {
+        "molgraft": package_version("molgraft"),
+        "git": git_state(Path(__file__).resolve().parent),
+        "packages": {name: package_version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "host": socket.gethostname(),
+        "accelerator": _accelerator(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def package_version(name: str) -> str | None:
+    """The installed version of a package, or None."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def git_state(folder: Path) -> Mapping[str, Any] | None:
+    """Commit of the code and a hash of what is not committed; None outside a checkout (an installed wheel)."""
+    if not (folder.parent / ".git").exists():
+        return None
+    try:
+        commit = _git(folder, "rev-parse", "HEAD").strip()
+        changes = _git(folder, "diff", "HEAD")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    dirty = hashlib.sha256(changes.encode()).hexdigest()[:16] if changes else None
+    return {"commit": commit, "uncommitted_changes": dirty}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    result = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, errors="replace", check=True, timeout=20
+    )
+    return result.stdout
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _accelerator() -> str | None:
+    torch = sys.modules.get("torch")  # a command that does not use torch must not load it to describe itself
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return str(torch.cuda.get_device_name())

@@ -1,0 +1,251 @@
+"""Runs on disk: atomic writes, a lock that dies with its process, and states that cannot be confused.
+
+The run directory is the truth; MLflow, tables and pages are made from it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from bench.errors import RunBusyError, UserError
+
+State = Literal["planned", "running", "interrupted", "failed", "done"]
+ErrorClass = Literal["nan", "oom", "disk", "error"]
+
+_FULL = 1 << 20  # bytes; with less than this left, a failed write is taken to be the disk's fault
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a run stands.
+
+    Args:
+        state: `running` only while its lock is held; a run found running with a free lock is `interrupted`.
+        phase: what it was doing last.
+        error: the class of a failure.
+        message: the failure in one line.
+        pid, host, updated: who wrote this, where and when (seconds since 1970).
+        seconds: working time of all sessions so far.
+    """
+
+    state: State
+    phase: str = ""
+    error: ErrorClass | None = None
+    message: str | None = None
+    pid: int = 0
+    host: str = ""
+    updated: float = 0.0
+    seconds: float = 0.0
+
+
+class RunDirectory:
+    """One run's folder.
+
+    Args:
+        path: it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._started = time.monotonic()
+        self._earlier_seconds = 0.0
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def manifest_file(self) -> Path:
+        """What the run was made from and with."""
+        return self.path / "manifest.json"
+
+    @property
+    def log_file(self) -> Path:
+        """The log of all sessions."""
+        return self.path / "log.txt"
+
+    def stage(self, position: int, name: str) -> Path:
+        """The folder of a stage."""
+        return self.path / "stages" / f"{position}-{name}"
+
+    def predictions_file(self, predict_id: str) -> Path:
+        """The predictions of one evaluation, a line each."""
+        return self.path / "predictions" / f"{predict_id}.jsonl"
+
+    def scores_file(self, score_id: str) -> Path:
+        """One protocol's scores of one evaluation."""
+        return self.path / "scores" / f"{score_id}.json"
+
+    def reliance_file(self, reliance_id: str) -> Path:
+        """Log-likelihoods under the real and the swapped graph, a line per example."""
+        return self.path / "reliance" / f"{reliance_id}.jsonl"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the run for this process; released by the system when the process dies.
+
+        Raises:
+            RunBusyError: another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        holder = FileLock(self.path / "lock")
+        try:
+            holder.acquire(timeout=0)
+        except Timeout:
+            status = self._written_status()
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.updated))
+            raise RunBusyError(
+                f"{self.path} is being worked on by process {status.pid} on {status.host} (last sign of life {since}, "
+                f"{status.phase}). Wait for it, or end that process and run the same command again to resume."
+            ) from None
+        try:
+            self._earlier_seconds = self._written_status().seconds
+            self._started = time.monotonic()
+            yield
+        finally:
+            holder.release()
+
+    def status(self) -> Status:
+        """The state as it is now, not as it was last written."""
+        status = self._written_status()
+        if status.state == "running" and not self._is_locked():
+            return Status(**{**asdict(status), "state": "interrupted"})
+        return status
+
+    def set_status(
+        self, state: State, phase: str = "", error: ErrorClass | None = None, message: str | None = None
+    ) -> None:
+        """Writes the state, with who and when. Call it while holding the lock."""
+        seconds = self._earlier_seconds + time.monotonic() - self._started
+        status = Status(state, phase, error, message, os.getpid(), socket.gethostname(), time.time(), round(seconds, 2))
+        write_json(self.path / "status.json", asdict(status))
+
+    def _written_status(self) -> Status:
+        try:
+            return Status(**json.loads((self.path / "status.json").read_text()))
+        except FileNotFoundError:
+            return Status("planned")
+
+    def _is_locked(self) -> bool:
+        if not (self.path / "lock").exists():
+            return False
+        probe = FileLock(self.path / "lock")
+        try:
+            probe.acquire(timeout=0)
+        except Timeout:
+            return True
+        probe.release()
+        return False
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all: to a temporary file, flushed to disk, then moved into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp makes files that only the owner can read
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, content: str) -> None:
+    """`write_bytes` for text in UTF-8."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, value: object) -> None:
+    """`write_text` for a value as indented JSON; NaN and infinities are refused."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_jsonl(path: Path, rows: Sequence[Mapping[str, Any]], durable: bool = True) -> None:
+    """Appends lines. A torn last line of a killed writer is cut off first.
+
+    Args:
+        path: made if it is missing.
+        rows: JSON values.
+        durable: wait until the disk has them, so that even a power cut loses none.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with path.open("ab") as file:
+        _cut_torn_line(path)
+        file.write(lines.encode())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a JSONL file; a missing file has none, and a torn last line is not one.
+
+    Raises:
+        UserError: a line before the last is not JSON.
+    """
+    if not path.exists():
+        return []
+    rows = []
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is empty or torn
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            raise UserError(f"{path}:{number}: not a line of JSON: {line[:80]!r}") from None
+    return rows
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file.
+
+    Raises:
+        UserError: it is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not readable as JSON: {error}") from None
+
+
+def is_disk_error(error: BaseException, folder: Path) -> bool:
+    """Whether a write to `folder` failed because of the disk: full, over quota, read-only or forbidden.
+
+    Libraries that write in C++ (torch, sqlite) raise errors of their own; they are told by the space that is left.
+    """
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+    return isinstance(error, Exception) and folder.exists() and shutil.disk_usage(folder).free < _FULL
+
+
+def _cut_torn_line(path: Path) -> None:
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0:
+            return
+        file.seek(size - 1)
+        if file.read(1) == b"\n":
+            return
+        file.seek(0)
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)

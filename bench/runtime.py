@@ -1,0 +1,59 @@
+"""What changes no number: where things are kept, on what they are computed, and how much is said meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import track
+
+from tasks.locations import cache_root
+
+T = TypeVar("T")
+
+_stderr = Console(stderr=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """How a run is executed.
+
+    Args:
+        runs: the folder of run directories.
+        cache: features and small language models; `None` for `$MOLGRAFT_CACHE` or the user's cache folder.
+        device: `auto` takes an accelerator where there is one.
+        threads: of torch; None leaves its default.
+        workers: processes for featurising.
+        max_rejected: the greatest share of rows that may be left out before a run stops.
+        tracking: MLflow's address; None for a store beside the runs, `none` for no tracking.
+        offline: fetch nothing.
+        progress: show progress bars.
+    """
+
+    runs: Path = Path("runs")
+    cache: Path | None = None
+    device: str = "auto"
+    threads: int | None = None
+    workers: int = 1
+    max_rejected: float = 0.05
+    tracking: str | None = None
+    offline: bool = False
+    progress: bool = True
+    console: Console = field(default_factory=lambda: _stderr)
+
+    def cache_folder(self, name: str) -> Path:
+        """A folder for things that can be made again."""
+        return (self.cache or cache_root()) / name
+
+    def tracked(self, items: Iterable[T], what: str, total: int) -> Iterator[T]:
+        """`items` with a progress bar on standard error."""
+        yield from track(
+            items, description=what, total=total, console=self.console, disable=not self.progress, transient=True
+        )
+
+    def say(self, message: str) -> None:
+        """A line to the person who waits, on standard error."""
+        self.console.print(message, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,356 @@
+"""One training stage on `transformers.Trainer`: parts with rates of their own, exact resume, a step log.
+
+What is overridden, and why, is written beside each override; `transformers` does the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from bench.collate import Collator, ExampleDataset, TokenisedExample
+from bench.config import Optimiser, Stage
+from bench.model import GraphLanguageModel
+from bench.progress import ProgressCallback
+from bench.run_store import append_jsonl, read_json, read_jsonl, write_bytes, write_json
+from bench.runtime import Runtime
+
+_CHECKPOINT_FILES = {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"}
+_SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+
+
+class NotFiniteError(ArithmeticError):
+    """The training loss became NaN or infinite."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageOutcome:
+    """What a finished stage says of itself; kept as `stage.json`.
+
+    Args:
+        steps: optimiser steps done.
+        kept: which weights it hands on, `last` or `best`, and at which step they were taken.
+        validation: validation loss (nats per token) by step.
+        tokens: tokens seen, padding not counted; soft tokens count.
+        seconds: training time of the session that finished it and of those before, validation included.
+    """
+
+    steps: int
+    kept: str
+    kept_step: int
+    validation: Mapping[str, float]
+    first_loss: float | None
+    last_loss: float | None
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageJob:
+    """A stage and everything that it is trained with.
+
+    Args:
+        stage: its settings.
+        identity: the stage's hash; weights of another identity are never taken for this one's.
+        folder: where its checkpoints, logs and final weights are.
+        training, validation: tokenised examples, in data-set order.
+        collator: makes batches.
+        seed: of the order of examples and of dropout.
+        precision: `fp32`, or `bf16` for autocast.
+    """
+
+    stage: Stage
+    identity: str
+    folder: Path
+    training: Sequence[TokenisedExample]
+    validation: Sequence[TokenisedExample]
+    collator: Collator
+    seed: int
+    precision: str
+
+    @property
+    def final_file(self) -> Path:
+        """The weights that the stage hands on."""
+        return self.folder / "final.safetensors"
+
+    def outcome(self) -> StageOutcome | None:
+        """What the stage says of itself if it is finished, else None."""
+        report = self.folder / "stage.json"
+        if not report.exists() or not is_whole(self.final_file):
+            return None
+        described = read_json(report)
+        return StageOutcome(**described["outcome"]) if described["stage_id"] == self.identity else None
+
+
+def train_stage(
+    model: GraphLanguageModel, job: StageJob, runtime: Runtime, heartbeat: Callable[[], None] = lambda: None
+) -> StageOutcome:
+    """Trains a stage, or goes on with it, or takes it as it is if finished; `model` then holds its final weights.
+
+    Args:
+        model: with the weights that the stage before handed on.
+        job: what to do.
+        runtime: how.
+        heartbeat: called after logging, for whoever watches.
+
+    Raises:
+        NotFiniteError: the loss is NaN or infinite.
+    """
+    model.freeze(job.stage.trains)
+    finished = job.outcome()
+    if finished is None:
+        finished = _train(model, job, runtime, heartbeat)
+    model.load_state(load_file(job.final_file))
+    return finished
+
+
+def find_resumable(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole; one that a kill or a full disk cut short is passed over."""
+    whole = [
+        path
+        for path in folder.glob("checkpoint-*")
+        if path.is_dir() and {file.name for file in path.iterdir()} >= _CHECKPOINT_FILES and _is_readable(path)
+    ]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a safetensors file is there and not cut short."""
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
+
+
+def _is_readable(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return is_whole(checkpoint / "model.safetensors") and all(
+        (checkpoint / name).stat().st_size for name in _CHECKPOINT_FILES
+    )
+
+
+def _train(
+    model: GraphLanguageModel, job: StageJob, runtime: Runtime, heartbeat: Callable[[], None]
+) -> StageOutcome:
+    checkpoints = job.folder / "checkpoints"
+    log = StageLog(job.folder, heartbeat)
+    progress = ProgressCallback(runtime, job.stage.name)
+    trainer = StageTrainer(
+        job,
+        model=model,
+        args=_arguments(job, checkpoints, runtime),
+        train_dataset=ExampleDataset(job.training),
+        eval_dataset=ExampleDataset(job.validation),
+        data_collator=job.collator,
+        callbacks=[log, progress],
+    )
+    resumable = find_resumable(checkpoints)
+    try:
+        trainer.train(resume_from_checkpoint=str(resumable) if resumable else None)
+        if str(trainer.state.global_step) not in log.validation():
+            trainer.evaluate()
+    finally:
+        progress.close()
+    step = trainer.state.global_step
+    best = job.folder / "best.safetensors"
+    if job.stage.keep == "best":
+        with safe_open(best, "pt") as file:
+            step = int(file.metadata()["step"])
+        write_bytes(job.final_file, best.read_bytes())
+    else:
+        write_bytes(job.final_file, save(_portable(model.trainable_state())))
+    outcome = log.outcome(trainer.state.global_step, job.stage.keep, step)
+    write_json(job.folder / "stage.json", {"stage_id": job.identity, "outcome": asdict(outcome)})
+    shutil.rmtree(checkpoints, ignore_errors=True)  # they only served to resume
+    best.unlink(missing_ok=True)
+    return outcome
+
+
+class StageTrainer(Trainer):  # type: ignore[misc]
+    """`Trainer` with trainable-only checkpoints, parts with rates of their own, and token-weighted validation."""
+
+    def __init__(self, job: StageJob, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.job = job
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Writes trained tensors only: a whole 7B model per checkpoint is waste, and tied embeddings cannot be saved."""
+        folder = Path(output_dir or self.args.output_dir)
+        write_bytes(folder / "model.safetensors", save(_portable(self.model.trainable_state())))
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """AdamW with a group per part, so that each part has its own rate."""
+        if self.optimizer is None:
+            optimiser = self.job.stage.optimiser
+            self.optimizer = torch.optim.AdamW(
+                parameter_groups(self.model, optimiser),
+                lr=optimiser.lr,
+                betas=optimiser.betas,
+                eps=optimiser.epsilon,
+                weight_decay=optimiser.weight_decay,
+            )
+        return self.optimizer
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """Mean validation loss per token. `Trainer` would average over batches, whose numbers of tokens differ."""
+        total, count = 0.0, 0
+        for likelihood in log_likelihoods(self.model, self.job.validation, self.job.collator, self.job.stage.batch_size):
+            total -= float(likelihood[0])
+            count += likelihood[1]
+        loss = total / max(count, 1)
+        self.log({f"{metric_key_prefix}_loss": loss})
+        if self.job.stage.keep == "best":
+            self._keep_if_best(loss)
+        return {f"{metric_key_prefix}_loss": loss}
+
+    def _keep_if_best(self, loss: float) -> None:
+        best = self.job.folder / "best.safetensors"
+        if is_whole(best):
+            with safe_open(best, "pt") as file:
+                if float(file.metadata()["loss"]) <= loss:
+                    return
+        described = {"step": str(self.state.global_step), "loss": repr(loss)}
+        write_bytes(best, save(_portable(self.model.trainable_state()), metadata=described))
+
+
+class StageLog(TrainerCallback):  # type: ignore[misc]
+    """Appends to `steps.jsonl` a line per optimiser step and to `metrics.jsonl` a line per logged value."""
+
+    def __init__(self, folder: Path, heartbeat: Callable[[], None]) -> None:
+        self.steps_file = folder / "steps.jsonl"
+        self.metrics_file = folder / "metrics.jsonl"
+        self._heartbeat = heartbeat
+        self._last = time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Starts the clock."""
+        self._last = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A line per optimiser step, with the time since the one before and the tokens seen so far."""
+        now = time.monotonic()
+        tokens = int(state.num_input_tokens_seen)
+        row = {"step": state.global_step, "seconds": round(now - self._last, 4), "tokens": tokens, "pid": os.getpid()}
+        self._last = now
+        append_jsonl(self.steps_file, [row], durable=False)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """A line per logged value; the trainer's closing summary is left out.
+
+        Raises:
+            NotFiniteError: the loss is NaN or infinite.
+        """
+        values = {key: value for key, value in (logs or {}).items() if key in {"loss", "grad_norm", "learning_rate"}}
+        if "eval_loss" in (logs or {}):
+            values["validation_loss"] = (logs or {})["eval_loss"]
+        if not values:
+            return
+        if any(not math.isfinite(value) for key, value in values.items() if key.endswith("loss")):
+            raise NotFiniteError(f"the loss is {values} at step {state.global_step}")
+        finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        append_jsonl(self.metrics_file, [{"step": state.global_step, **finite}], durable=False)
+        self._heartbeat()
+
+    def validation(self) -> dict[str, float]:
+        """Validation loss by step."""
+        return {str(row["step"]): row["validation_loss"] for row in read_jsonl(self.metrics_file) if "validation_loss" in row}
+
+    def outcome(self, steps: int, kept: str, kept_step: int) -> StageOutcome:
+        """The stage's summary, from its logs."""
+        losses = {row["step"]: row["loss"] for row in read_jsonl(self.metrics_file) if "loss" in row}
+        rows = read_jsonl(self.steps_file)
+        return StageOutcome(
+            steps=steps,
+            kept=kept,
+            kept_step=kept_step,
+            validation=self.validation(),
+            first_loss=losses[min(losses)] if losses else None,
+            last_loss=losses[max(losses)] if losses else None,
+            tokens=max((row["tokens"] for row in rows), default=0),
+            seconds=round(sum({row["step"]: row["seconds"] for row in rows}.values()), 3),
+        )
+
+
+def parameter_groups(model: GraphLanguageModel, optimiser: Optimiser) -> list[dict[str, Any]]:
+    """Trainable parameters by part, each with its rate."""
+    groups: dict[str, list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(model.part_of(name), []).append(parameter)
+    return [
+        {"params": parameters, "lr": optimiser.lr_of.get(part, optimiser.lr)}  # type: ignore[call-overload]
+        for part, parameters in groups.items()
+    ]
+
+
+@torch.no_grad()
+def log_likelihoods(
+    model: GraphLanguageModel, examples: Sequence[TokenisedExample], collator: Collator, batch_size: int
+) -> Iterator[tuple[float, int]]:
+    """Log-likelihood (nats) and number of supervised tokens of each example, in order."""
+    training = model.training
+    model.eval()
+    device = model.token_embedding.weight.device
+    try:
+        for start in range(0, len(examples), batch_size):
+            chunk = [{"example": example} for example in examples[start : start + batch_size]]
+            likelihood = model.log_likelihood(on_device(collator(chunk), device))
+            yield from zip(likelihood.total.tolist(), likelihood.tokens.tolist(), strict=True)
+    finally:
+        model.train(training)
+
+
+def on_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The batch with its tensors on `device`."""
+    return {key: value.to(device) if hasattr(value, "to") else value for key, value in batch.items()}
+
+
+def _arguments(job: StageJob, checkpoints: Path, runtime: Runtime) -> TrainingArguments:
+    stage = job.stage
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        max_steps=stage.steps or -1,
+        num_train_epochs=stage.epochs or 1,
+        per_device_train_batch_size=stage.batch_size,
+        gradient_accumulation_steps=stage.accumulation,
+        lr_scheduler_type=_SCHEDULES[stage.schedule.name],
+        warmup_steps=stage.schedule.warmup,
+        max_grad_norm=stage.optimiser.max_grad_norm,
+        bf16=job.precision == "bf16",
+        seed=job.seed,
+        train_sampling_strategy="group_by_length" if stage.length_groups else "random",
+        eval_strategy="steps" if stage.validate_every else "no",
+        eval_steps=stage.validate_every or None,
+        save_strategy="steps",
+        save_steps=stage.checkpoint_every,
+        save_total_limit=2,
+        logging_steps=10,
+        logging_first_step=True,
+        include_num_input_tokens_seen="non_padding",
+        remove_unused_columns=False,  # the default would strip what the collator reads
+        report_to="none",  # bench.tracking mirrors the run directory instead
+        disable_tqdm=True,
+        use_cpu=runtime.device == "cpu",
+    )
+
+
+def _portable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

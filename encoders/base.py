@@ -1,0 +1,238 @@
+"""What an encoder is: a declaration of the levels it provides, the features it reads, and the module it builds.
+
+Every representation is ragged: the rows of all molecules are concatenated and `ptr` says where each one begins, so no
+code here or downstream pads, masks or branches on a molecule's size.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rdkit.Chem import Mol
+
+Level = str
+"""A named granularity: `atom`, `motif`, `graph`, `layer:k`, `smiles`, `fingerprint`."""
+
+Counts = Mapping[str, "NDArray[np.int64]"]
+"""Rows of each molecule, `(B,)` per name."""
+
+
+class RejectedMoleculeError(ValueError):
+    """A molecule that a feature scheme cannot express; the message is the reason that is listed."""
+
+
+class EncoderError(ValueError):
+    """A mistake in an encoder's settings or weights; the message is meant for the user."""
+
+    is_user_error: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """Rows of several molecules, concatenated.
+
+    Args:
+        values: `(sum n, ...)`.
+        ptr: `(B + 1,)` int64; molecule `b` owns rows `ptr[b]:ptr[b + 1]`.
+    """
+
+    values: Tensor
+    ptr: Tensor
+
+    def counts(self) -> Tensor:
+        """Rows of each molecule, `(B,)` int64."""
+        return self.ptr[1:] - self.ptr[:-1]
+
+    def molecule_of_row(self) -> Tensor:
+        """The molecule that each row belongs to, `(sum n,)` int64."""
+        molecules = torch.arange(self.ptr.numel() - 1, device=self.ptr.device)
+        return molecules.repeat_interleave(self.counts(), output_size=self.values.shape[0])
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Ragged:
+        """The same rows on another device."""
+        return Ragged(
+            self.values.to(device, non_blocking=non_blocking), self.ptr.to(device, non_blocking=non_blocking)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MoleculeBatch:
+    """Features of several molecules, as a feature store reads them.
+
+    Args:
+        size: the number of molecules, B.
+        columns: by column name, as the feature schemes declare them; columns that index others are already shifted to
+            positions in the concatenation.
+    """
+
+    size: int
+    columns: Mapping[str, Ragged]
+
+    def __getitem__(self, name: str) -> Ragged:
+        return self.columns[name]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> MoleculeBatch:
+        """The same batch on another device."""
+        return MoleculeBatch(self.size, {name: column.to(device, non_blocking) for name, column in self.columns.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class MoleculeEncoding:
+    """What an encoder says about several molecules.
+
+    Args:
+        size: the number of molecules, B.
+        levels: by level, float rows `(sum n, width)`.
+    """
+
+    size: int
+    levels: Mapping[Level, Ragged]
+
+    def __getitem__(self, level: Level) -> Ragged:
+        return self.levels[level]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a feature store.
+
+    Args:
+        dtype: the narrow numpy type in which it is kept on disk.
+        shape: the shape of one row, `()` for a scalar.
+        indexes: the column whose rows this one's values point at, within the molecule; None for plain values.
+    """
+
+    dtype: str
+    shape: tuple[int, ...] = ()
+    indexes: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureScheme(ABC):
+    """How a molecule becomes numbers. A factor of its own: the same encoder reads different schemes in each paper."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def columns(self) -> Mapping[str, Column]:
+        """The columns that `featurise` fills."""
+
+    @abstractmethod
+    def featurise(self, molecule: Mol, smiles: str) -> Mapping[str, NDArray[np.integer | np.floating]]:
+        """One molecule's rows per column, atoms in RDKit's order.
+
+        Raises:
+            RejectedMoleculeError: the scheme cannot express this molecule.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphScheme(FeatureScheme):
+    """A scheme of categorical atom and bond features: the columns `atom`, `bond` and `bond_ends`.
+
+    `atom` is `(n, len(atom_sizes))`; `bond` is `(e, len(bond_sizes))` and `bond_ends` `(e, 2)`, each bond standing
+    twice, once per direction.
+    """
+
+    @abstractmethod
+    def atom_sizes(self) -> tuple[int, ...]:
+        """The number of values of each atom feature."""
+
+    @abstractmethod
+    def bond_sizes(self) -> tuple[int, ...]:
+        """The number of values of each bond feature, those that no bond has (self loop, mask) included."""
+
+    def columns(self) -> Mapping[str, Column]:  # noqa: D102 - inherited
+        return {
+            "atom": Column("uint8", (len(self.atom_sizes()),)),
+            "bond": Column("uint8", (len(self.bond_sizes()),)),
+            "bond_ends": Column("uint16", (2,), indexes="atom"),
+        }
+
+
+class EncoderModule(nn.Module):
+    """The module that an encoder's declaration builds."""
+
+    def forward(self, batch: MoleculeBatch, levels: frozenset[Level]) -> MoleculeEncoding:
+        """Encodes a batch.
+
+        Args:
+            batch: the columns of the encoder's feature schemes.
+            levels: the levels that somebody reads; others need not be computed.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder(ABC):
+    """The declaration of an encoder. One subclass and its module, one file."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def provides(self) -> Mapping[Level, int]:
+        """The width of every level that comes out."""
+
+    @abstractmethod
+    def build(self) -> EncoderModule:
+        """The module, freshly initialised from torch's global generator (the caller seeds it). No network."""
+
+    def features(self) -> tuple[FeatureScheme, ...]:
+        """The feature schemes whose columns the module reads."""
+        return ()
+
+    def rows(self, counts: Counts, size: int) -> Counts:
+        """The rows of each molecule at every level, known before anything is encoded.
+
+        Args:
+            counts: rows of each molecule per column of the feature store.
+            size: the number of molecules, B.
+        """
+        one = np.ones(size, dtype=np.int64)
+        per_level = {}
+        for level in self.provides():
+            column = "atom" if level.startswith("layer:") else level
+            per_level[level] = counts[column] if column in {"atom", "motif"} else one
+        return per_level
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphInput(ABC):
+    """What stands in for the graph of a molecule: the real one, or a control in which it carries no information."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    def substitute(self, molecules: Sequence[str], sizes: Sequence[int], seed: int) -> Sequence[str]:
+        """The molecule whose graph is read in the place of each one.
+
+        Args:
+            molecules: distinct SMILES.
+            sizes: their numbers of atoms.
+            seed: what a random choice starts from.
+
+        Raises:
+            EncoderError: no substitute exists.
+        """
+        return molecules
+
+    def transform(self, encoding: MoleculeEncoding) -> MoleculeEncoding:
+        """The representation that the projector reads in the place of the encoder's."""
+        return encoding
+
+
+def with_values(encoding: MoleculeEncoding, values: Mapping[Level, Tensor]) -> MoleculeEncoding:
+    """The encoding with the rows of some levels replaced by others of equal number."""
+    replaced = {level: replace(encoding[level], values=rows) for level, rows in values.items()}
+    return MoleculeEncoding(encoding.size, {**encoding.levels, **replaced})

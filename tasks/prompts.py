@@ -1,0 +1,193 @@
+"""Examples rendered as text: how a molecule is written, how turns are wrapped, and where its graph is placed.
+
+A rendered example is a list of segments. Text segments are tokenised one by one, so the boundary between prompt and
+answer, and between text and graph, never depends on how a tokenizer merges across it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from tasks.base import Example, Role, TaskError, Turn, split_slots
+
+SegmentKind = Literal["text", "graph", "begin", "end"]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a rendered example.
+
+    Args:
+        kind: `text`, `graph` (the soft tokens of `molecule`), or the tokenizer's `begin` or `end` token.
+        text: the text of a `text` segment, else empty.
+        molecule: index into `Example.molecules` of a `graph` segment, else -1.
+        supervised: whether training teaches this piece.
+    """
+
+    kind: SegmentKind
+    text: str = ""
+    molecule: int = -1
+    supervised: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextInput(ABC):
+    """How a molecule is written in the prompt. One subclass per way; a study varies it as a factor."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def write(self, smiles: str) -> str:
+        """The text that stands for `smiles`, or the empty string for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smiles(TextInput):
+    """The SMILES as the data set gives it, cut after `max_characters` (None: never)."""
+
+    name: ClassVar[str] = "smiles"
+
+    max_characters: int | None = None
+
+    def write(self, smiles: str) -> str:  # noqa: D102 - inherited
+        return smiles if self.max_characters is None else smiles[: self.max_characters]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoText(TextInput):
+    """No text at all: whatever the language model knows of the molecule, it knows from the graph."""
+
+    name: ClassVar[str] = "none"
+
+    def write(self, smiles: str) -> str:  # noqa: D102 - inherited
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatFormat(ABC):
+    """How turns are wrapped for a language model: the strings around each and where its begin and end tokens stand."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def wrap(self, role: Role, position: int) -> tuple[str, str]:
+        """The strings before and after the turn at `position` (0-based)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain(ChatFormat):
+    """No template: the question, `separator`, the answer. For base models and small models trained from scratch."""
+
+    name: ClassVar[str] = "plain"
+
+    separator: str = "\n"
+
+    def wrap(self, role: Role, position: int) -> tuple[str, str]:  # noqa: D102 - inherited
+        return ("", "") if role == "assistant" else ("", self.separator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptStyle:
+    """What surrounds a task's question.
+
+    Args:
+        chat: the wrapping of turns.
+        molecule: how a molecule stands in a turn; `{graph}` and `{text}` are replaced, by nothing where the run has no
+            graph or no text.
+        system: a system turn put first, if any.
+    """
+
+    chat: ChatFormat
+    molecule: str = "{graph}{text}"
+    system: str | None = None
+
+    def __post_init__(self) -> None:
+        leftover = self.molecule.replace("{graph}", "", 1).replace("{text}", "", 1)
+        if "{" in leftover or "}" in leftover:
+            raise TaskError(
+                f"prompt.molecule is {self.molecule!r}: it may hold `{{graph}}` and `{{text}}` once each and no other "
+                "braces"
+            )
+
+
+def render(example: Example, style: PromptStyle, text_input: TextInput, *, graph: bool) -> tuple[Segment, ...]:
+    """The segments of a whole example, gold answers included.
+
+    Args:
+        example: what is asked.
+        style: what surrounds it.
+        text_input: how molecules are written.
+        graph: whether molecules have soft tokens; without, no placeholder is left behind.
+    """
+    turns: Sequence[Turn] = example.turns
+    if style.system is not None:
+        turns = (Turn("system", style.system), *turns)
+    segments = [Segment("begin")]
+    for position, turn in enumerate(turns):
+        before, after = style.chat.wrap(turn.role, position)
+        segments += _text(before)
+        for piece in split_slots(turn.text):
+            if isinstance(piece, str):
+                segments += _text(piece, turn.supervised)
+            else:
+                segments += _molecule(example, piece, style.molecule, text_input, graph)
+        segments += _text(after)
+        if turn.role == "assistant":
+            segments.append(Segment("end", supervised=turn.supervised))
+    return tuple(_merged(segments))
+
+
+def prompt_of(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """The part that a model is given before it writes the last answer."""
+    last = max((i for i, s in enumerate(segments) if s.kind == "end" and s.supervised), default=len(segments))
+    start = last
+    while start > 0 and segments[start - 1].supervised and segments[start - 1].kind == "text":
+        start -= 1
+    return tuple(segments[:start])
+
+
+def as_text(segments: Sequence[Segment]) -> str:
+    """Segments as one readable string, graphs as `<graph:i>`; what a run record shows and `prompt_sha` hashes."""
+    return "".join(f"<graph:{s.molecule}>" if s.kind == "graph" else s.text for s in segments)
+
+
+def prompt_sha(segments: Sequence[Segment]) -> str:
+    """First 16 hex digits of the sha256 of the prompt as text."""
+    return hashlib.sha256(as_text(segments).encode()).hexdigest()[:16]
+
+
+def _text(text: str, supervised: bool = False) -> list[Segment]:
+    return [Segment("text", text, supervised=supervised)] if text else []
+
+
+def _molecule(example: Example, index: int, template: str, text_input: TextInput, graph: bool) -> Iterator[Segment]:
+    if index >= len(example.molecules):
+        raise TaskError(f"example {example.id} refers to molecule {index}, but has {len(example.molecules)}")
+    written = template.replace("{text}", text_input.write(example.molecules[index]))
+    before, placeholder, after = written.partition("{graph}")
+    yield from _text(before)
+    if placeholder and graph:
+        yield Segment("graph", molecule=index)
+    yield from _text(after)
+
+
+def _merged(segments: Sequence[Segment]) -> Iterator[Segment]:
+    """Neighbouring texts of the same supervision joined, so that tokenising sees what a reader sees."""
+    pending: Segment | None = None
+    for segment in segments:
+        if pending and segment.kind == "text" and segment.supervised == pending.supervised:
+            pending = Segment("text", pending.text + segment.text, supervised=segment.supervised)
+            continue
+        if pending:
+            yield pending
+        pending = segment if segment.kind == "text" else None
+        if segment.kind != "text":
+            yield segment
+    if pending:
+        yield pending
