@@ -1,0 +1,254 @@
+"""What a metric and a protocol are: the declarations that a file in this folder, or in a plug-in folder, adds.
+
+A metric turns answers beside gold answers into one `Estimate`. A protocol says which metrics a kind of answer gets, on
+which tokens, and what an answer that could not be read counts as: it is what makes two numbers comparable.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as package_version
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from tasks.base import AnswerKind, Estimate, ScoreTable, TaskError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from tasks.metrics.tokenizers import Tokenizer
+
+    FloatArray = npt.NDArray[np.float64]
+
+T = TypeVar("T")
+
+RESAMPLES = 1000
+SEED = 20
+_WEIGHTS_AT_ONCE = 4_000_000  # entries of the (resamples, n) matrix held at a time: 32 MB
+
+
+class Pairs:
+    """Answers beside gold answers, row by row, and whatever several metrics derive from them, derived once.
+
+    Args:
+        predictions: what the protocol lets the metrics see; None for an answer that could not be read.
+        references: the gold answers, as many.
+        tokenizer: the protocol's, for the metrics that compare tokens.
+    """
+
+    def __init__(
+        self, predictions: Sequence[str | None], references: Sequence[str], tokenizer: Tokenizer | None = None
+    ) -> None:
+        self.predictions = predictions
+        self.references = references
+        self.tokenizer = tokenizer
+        self._derived: dict[str, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+    def once(self, key: str, derive: Callable[[], T]) -> T:
+        """`derive()`, kept under `key` for the other metrics of the same protocol."""
+        if key not in self._derived:
+            self._derived[key] = derive()
+        kept: T = self._derived[key]
+        return kept
+
+    @property
+    def texts(self) -> tuple[list[str], list[str]]:
+        """Predictions and references as texts; an answer that could not be read is an empty text."""
+        return self.once("texts", lambda: ([text or "" for text in self.predictions], list(self.references)))
+
+    @property
+    def tokens(self) -> tuple[list[list[str]], list[list[str]]]:
+        """The protocol's tokens of each prediction and of each reference.
+
+        Raises:
+            TaskError: the protocol has no tokenizer.
+        """
+        tokenizer = self.tokenizer
+        if tokenizer is None:
+            raise TaskError("this protocol names no tokenizer, which the metric needs")
+        predictions, references = self.texts
+        return self.once("tokens", lambda: (tokenizer.split(predictions), tokenizer.split(references)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(ABC):
+    """One number over a set of rows. A subclass with a `name` is found by it, in whatever file it stands."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1  # raised when the same rows begin to give another number
+
+    @abstractmethod
+    def estimate(self, pairs: Pairs) -> Estimate:
+        """The metric of `pairs`, which holds at least one row; `per_example` has one value (or None) per row."""
+
+    def identity(self) -> Mapping[str, str]:
+        """What the number depends on beside the rows, the tokens and this class: package versions, hashes of data."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol(ABC):
+    """How answers become numbers. A subclass with a `name` is found by it, in whatever file it stands.
+
+    Fields are settings that a user may give (`--set tokenizer=PATH`). A subclass says in its docstring what exactly it
+    computes and what it hides; it lists `metrics`, and overrides `tokenizer_for`, `read`, `is_invalid` or `admits`
+    where it departs from: no tokenizer, an unread caption is an empty one, None is invalid, and every row counts.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1  # raised when the same rows and the same metrics begin to give other numbers
+
+    @abstractmethod
+    def metrics(self) -> Mapping[AnswerKind, tuple[Metric, ...]]:
+        """The metrics of each kind of answer that this protocol can score, in the order in which they are shown."""
+
+    def tokenizer_for(self, kind: AnswerKind) -> Tokenizer | None:
+        """The tokenizer whose tokens the metrics of `kind` compare, loaded; None where they compare none.
+
+        Raises:
+            TaskError: its file is missing or is not what the protocol needs.
+        """
+        return None
+
+    def read(self, kind: AnswerKind, prediction: str | None) -> str | None:
+        """What the metrics see in place of `prediction`."""
+        return "" if prediction is None and kind == "caption" else prediction
+
+    def is_invalid(self, kind: AnswerKind, prediction: str | None) -> bool:
+        """Whether `prediction` counts into `n_invalid`."""
+        return prediction is None
+
+    def admits(self, kind: AnswerKind, prediction: str | None, reference: str) -> bool:
+        """Whether the metrics see this row at all. Only protocols that reproduce a survivorship say no."""
+        return True
+
+    def identity(self, kind: AnswerKind) -> dict[str, str]:
+        """Everything beside the rows that the numbers of `score` depend on.
+
+        Raises:
+            TaskError: as `score`.
+        """
+        return self._identity(self._metrics_of(kind), self.tokenizer_for(kind))
+
+    def score(self, kind: AnswerKind, predictions: Sequence[str | None], references: Sequence[str]) -> ScoreTable:
+        """The protocol's metrics of `predictions`.
+
+        Args:
+            kind: what sort of answer the rows hold.
+            predictions: the answers; None for one that could not be parsed.
+            references: the gold answers in the same order.
+
+        Returns:
+            One estimate per metric. Without a row that the protocol admits, all values are None with a reason.
+
+        Raises:
+            TaskError: the protocol does not score `kind`, the two lists differ in length, or its tokenizer is missing.
+        """
+        metrics = self._metrics_of(kind)
+        if len(predictions) != len(references):
+            raise TaskError(f"{len(predictions)} predictions beside {len(references)} references: as many are needed")
+        tokenizer = self.tokenizer_for(kind)
+
+        admitted = [
+            row
+            for row, (prediction, reference) in enumerate(zip(predictions, references, strict=True))
+            if self.admits(kind, prediction, reference)
+        ]
+        pairs = Pairs(
+            [self.read(kind, predictions[row]) for row in admitted], [references[row] for row in admitted], tokenizer
+        )
+        estimates = {
+            metric.name: _spread(metric.estimate(pairs), admitted, len(references)) if admitted else _NO_ROWS
+            for metric in metrics
+        }
+        return ScoreTable(
+            kind=kind,
+            protocol=f"{self.name}@{self.version}",
+            n=len(references),
+            n_invalid=sum(self.is_invalid(kind, prediction) for prediction in predictions),
+            metrics=estimates,
+            identity=self._identity(metrics, tokenizer),
+        )
+
+    def _metrics_of(self, kind: AnswerKind) -> tuple[Metric, ...]:
+        offered = self.metrics()
+        if kind not in offered:
+            raise TaskError(f"protocol {self.name} does not score {kind!r} answers; it scores: {', '.join(offered)}")
+        return offered[kind]
+
+    def _identity(self, metrics: Sequence[Metric], tokenizer: Tokenizer | None) -> dict[str, str]:
+        identity = {
+            "metrics": " ".join(f"{metric.name}@{metric.version}" for metric in metrics),
+            "ci95": f"percentile bootstrap, {RESAMPLES} resamples, seed {SEED}",
+            "numpy": package_version("numpy"),
+        }
+        if tokenizer is not None:
+            identity |= {"tokenizer": tokenizer.name, "tokenizer-sha256": tokenizer.sha256, **tokenizer.packages}
+        for metric in metrics:
+            identity |= metric.identity()
+        return identity
+
+
+_NO_ROWS = Estimate(value=None, reason="there are no rows to score")
+
+
+def mean_estimate(values: Sequence[float | None]) -> Estimate:
+    """The mean over the rows that have a value, with its interval; undefined where none has.
+
+    The sum is exact (`math.fsum`) and the interval is taken from sorted values, so that the order of rows is without
+    effect to the last bit.
+    """
+    import math
+
+    import numpy as np
+
+    scored = [value for value in values if value is not None]
+    if not scored:
+        return Estimate(value=None, reason="no row could be scored", per_example=list(values))
+    interval = bootstrap_interval(np.array(scored, dtype=np.float64)[:, None], lambda sums: sums[:, 0] / len(scored))
+    return Estimate(value=math.fsum(scored) / len(scored), ci95=interval, per_example=list(values))
+
+
+def bootstrap_interval(
+    statistics: FloatArray, aggregate: Callable[[FloatArray], FloatArray]
+) -> tuple[float, float] | None:
+    """The 95 % percentile interval of a statistic that is a function of sums over rows.
+
+    Args:
+        statistics: `(n, k)`, what each row adds to the sums.
+        aggregate: from the `(resamples, k)` sums over resampled rows to the `(resamples,)` values of the statistic.
+
+    Returns:
+        Lower and upper bound, or None where `n` < 2. Rows are sorted first: their order is without effect.
+    """
+    import numpy as np
+
+    n = len(statistics)
+    if n < 2:
+        return None
+    ordered = statistics[np.lexsort(statistics.T)]
+    generator = np.random.default_rng(SEED)
+    sums = np.empty((RESAMPLES, statistics.shape[1]))
+    step = max(1, _WEIGHTS_AT_ONCE // n)
+    for start in range(0, RESAMPLES, step):
+        size = min(step, RESAMPLES - start)
+        drawn = generator.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)  # how often a resample has each row
+        sums[start : start + size] = weights.astype(np.float64) @ ordered
+    low, high = np.percentile(aggregate(sums), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _spread(estimate: Estimate, admitted: Sequence[int], n: int) -> Estimate:
+    """`estimate` with its per-row values put back to the places that the admitted rows have among all `n`."""
+    if estimate.per_example is None or len(admitted) == n:
+        return estimate
+    places: list[float | None] = [None] * n
+    for row, value in zip(admitted, estimate.per_example, strict=True):
+        places[row] = value
+    return Estimate(value=estimate.value, ci95=estimate.ci95, reason=estimate.reason, per_example=places)
