@@ -1,0 +1,141 @@
+"""`molgraft score FILE`: what named protocols say about a file of predictions from any system."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from tasks.base import AnswerKind, ScoreTable
+    from tasks.metrics.base import Protocol
+
+
+def score(
+    file: Annotated[Path, typer.Argument(help="TSV, CSV or JSONL file with predictions; may be gzipped.")],
+    task: Annotated[str, typer.Option(help="What the answers are: caption, molecule, classification or regression.")],
+    protocol: Annotated[str, typer.Option(help="Names of protocols, separated by commas.", metavar="NAME[,NAME...]")],
+    prediction_column: Annotated[str | None, typer.Option(help="Column of the predictions.")] = None,
+    reference_column: Annotated[str | None, typer.Option(help="Column of the gold answers.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="File with the gold answers; needs --join.")] = None,
+    join: Annotated[str | None, typer.Option(help="Column by which rows of both files belong together.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A protocol's setting, as tokenizer=PATH or molt5.tokenizer=PATH.", metavar="K=V"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, or a list for several.")] = False,
+) -> None:
+    """Score a file of predictions under named metric protocols.
+
+    Without --reference, the gold answers stand in the same file. Columns with usual names (output, prediction; ground
+    truth, reference, ...) need not be named.
+    """
+    from rich.console import Console
+
+    from tasks.scoring import pair, read_table, timed_scores, to_json
+
+    kind = _answer_kind(task)
+    protocols = _protocols(protocol, settings or [])
+    progress = Console(stderr=True)
+    with progress.status("reading") as status:
+        pairing = pair(
+            read_table(file),
+            prediction_column=prediction_column,
+            reference_column=reference_column,
+            reference=None if reference is None else read_table(reference),
+            join=join,
+        )
+        status.update(f"scoring {len(pairing.references):,} rows under {protocol}")
+        scored = list(timed_scores(pairing, kind, protocols))
+
+    if as_json:
+        import json
+
+        objects = [to_json(table, seconds) for table, seconds in scored]
+        typer.echo(json.dumps(objects[0] if len(objects) == 1 else objects, allow_nan=False))
+        return
+    for table, seconds in scored:
+        _show(table, seconds)
+
+
+def _answer_kind(task: str) -> AnswerKind:
+    from tasks.base import AnswerKind, TaskError
+
+    kinds = get_args(AnswerKind)
+    if task not in kinds:
+        raise TaskError(f"--task {task}: unknown; it is one of {', '.join(kinds)}")
+    return cast("AnswerKind", task)
+
+
+def _protocols(names: str, settings: Sequence[str]) -> list[Protocol]:
+    """The protocols by name, with the user's settings; a setting without a protocol's name goes to all that have it."""
+    from bench.registry import registry
+    from tasks.base import TaskError
+
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if not wanted:
+        raise TaskError("--protocol: at least one name is needed")
+    found = registry()
+    classes: dict[str, type[Protocol]] = {name: found.get("protocol", name) for name in wanted}
+    given: dict[str, dict[str, str]] = {name: {} for name in classes}
+    for setting in settings:
+        path, equals, value = setting.partition("=")
+        scope, _, key = path.rpartition(".")
+        takers = [name for name in classes if scope in ("", name) and key in _fields(classes[name])]
+        if not equals or not takers:
+            offered = [f"{name}.{key}" for name in classes for key in _fields(classes[name])] or ["nothing"]
+            raise TaskError(
+                f"--set {setting}: no such setting; KEY=VALUE is needed, and one can set {', '.join(offered)}"
+            )
+        for name in takers:
+            given[name][key] = value
+    return [_built(classes[name], given[name]) for name in classes]
+
+
+def _fields(declaration: type[Protocol]) -> Mapping[str, Any]:
+    """The types of a protocol's settings by name."""
+    import dataclasses
+
+    hints = get_type_hints(declaration)
+    return {field.name: hints[field.name] for field in dataclasses.fields(declaration)}
+
+
+def _built(declaration: type[Protocol], values: Mapping[str, str]) -> Protocol:
+    """The protocol with its settings, each validated against the type of its field."""
+    if not values:
+        return declaration()
+    from pydantic import TypeAdapter, ValidationError
+
+    from tasks.base import TaskError
+
+    parsed: dict[str, Any] = {}
+    for key, value in values.items():
+        try:
+            parsed[key] = TypeAdapter(_fields(declaration)[key]).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise TaskError(f"--set {key}={value}: {reason} (protocol {declaration.name})") from error
+    return declaration(**parsed)
+
+
+def _show(table: ScoreTable, seconds: float) -> None:
+    """Prints one protocol's scores for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(f"{table.kind} under {table.protocol}: n = {table.n:,}, invalid {table.n_invalid:,}, {seconds:.1f} s")
+    grid = Table("metric")
+    grid.add_column("value", justify="right")
+    grid.add_column("95 % interval", justify="right")
+    for name, estimate in table.metrics.items():
+        value = "undefined" if estimate.value is None else f"{estimate.value:.4f}"
+        interval = "" if estimate.ci95 is None else "{:.4f} to {:.4f}".format(*estimate.ci95)
+        grid.add_row(name, value, interval)
+    console.print(grid)
+    for name, estimate in table.metrics.items():
+        if estimate.value is None:
+            console.print(f"{name}: {estimate.reason}", markup=False)
+    console.print("; ".join(f"{key} {value}" for key, value in table.identity.items()), style="dim", markup=False)
