@@ -1,0 +1,1 @@
+"""The small embedded data set, made by molgraft itself: `make` builds the molecules, `describe` says what they are."""
