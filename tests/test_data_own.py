@@ -20,10 +20,10 @@ Describe = Callable[..., DataSet]
 def own(tmp_path) -> Describe:
     """Writes a file and the YAML that describes it, and reads that."""
 
-    def describe(content: str | bytes, file: str = "mine.csv", **keys) -> DataSet:
+    def describe(content: str | bytes, named: str = "mine.csv", **keys) -> DataSet:
         raw = content.encode() if isinstance(content, str) else content
-        (tmp_path / file).write_bytes(raw)
-        description = {"columns": {"smiles": "SMILES", "caption": "text"}, "splits": {"test": file}} | keys
+        (tmp_path / named).write_bytes(raw)
+        description = {"columns": {"smiles": "SMILES", "caption": "text"}, "splits": {"test": named}} | keys
         path = tmp_path / "mine.yaml"
         path.write_text(yaml.safe_dump(description))
         return Catalogue().get(path)
@@ -237,6 +237,7 @@ def test_hash_and_row_count_are_checked(own):
         ("columns: {smiles: S}\nnormalise: [undouble]\nsplits: {test: a}\n", ["normalise[0]", "undouble_backslashes"]),
         ("columns: {smiles: S}\nfile: {fiel: a}\nsplit_column: s\n", ["file.fi", "did you mean 'file'?"]),
         ("columns: {smiles: S}\nfile: a.csv\n", ["split_column is missing"]),
+        ("columns: {smiles: S}\nsplit_column: s\n", ["file is missing"]),
         ("columns: {smiles: S}\nfile: {file: a.csv, rows: 3}\nsplit_column: s\n", ["file.rows"]),
         ("columns: {smiles: S}\nsplits: {test: {file: a.csv, url: 'https://x/a'}}\n", ["relative_to: data"]),
         ("columns: {smiles: S}\nrelative_to: data\nsplits: {test: ../a.csv}\n", ["below the data roots"]),
