@@ -131,7 +131,9 @@ def load_description(path: Path, default_base: Literal["yaml", "data"]) -> Descr
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        raw = yaml.safe_load(text)
+        twice = _key_that_stands_twice(yaml.compose(text, Loader=yaml.SafeLoader))
     except OSError as error:
         raise TaskError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -140,10 +142,27 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         raise TaskError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    if twice is not None:
+        raise TaskError(f"{path}:{twice.start_mark.line + 1}: the key {twice.value!r} stands twice; keep one")
     if not isinstance(raw, dict):
         held = "nothing" if raw is None else shorten(str(raw))
         raise TaskError(f"{path} holds {held}; a data set is described by keys, at least columns and splits")
     return raw
+
+
+def _key_that_stands_twice(node: yaml.Node | None) -> yaml.ScalarNode | None:
+    """YAML keeps the last of two equal keys without a word; here a split would vanish."""
+    if isinstance(node, yaml.MappingNode):
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        seen: set[str] = set()
+        for key in keys:
+            if key.value in seen:
+                return key
+            seen.add(key.value)
+        inner = [value for _, value in node.value]
+    else:
+        inner = node.value if isinstance(node, yaml.SequenceNode) else []
+    return next((found for found in map(_key_that_stands_twice, inner) if found is not None), None)
 
 
 def _source_list(value: Any) -> Any:

@@ -215,6 +215,7 @@ def test_hash_and_row_count_are_checked(own):
     [
         ("", ["holds nothing"]),
         ("a: [1\n", [":2: not valid YAML"]),
+        ("columns: {smiles: S}\nsplits:\n  test: a\n  test: b\n", [":4: the key 'test' stands twice"]),
         ("splits: {test: a.csv}\n", ["columns is missing"]),
         (
             "columns: {smiles: S}\nsplit: {test: a.csv}\n",
