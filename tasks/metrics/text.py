@@ -210,11 +210,11 @@ def meteor(prediction: Tokens, reference: Tokens, lexicon: Lexicon) -> float:
     predicted = [word.lower() for word in prediction]
     expected = [word.lower() for word in reference]
     pairs: list[tuple[int, int]] = []
-    left, right = _pair_off(list(enumerate(predicted)), list(enumerate(expected)), pairs, lambda word: (word,))
+    left, right = _pair_off(list(enumerate(predicted)), list(enumerate(expected)), pairs)
     if left and right:
         left = [(place, lexicon.stem(word)) for place, word in left]
         right = [(place, lexicon.stem(word)) for place, word in right]
-        left, right = _pair_off(left, right, pairs, lambda word: (word,))
+        left, right = _pair_off(left, right, pairs)
     if left and right:
         _pair_off(left, right, pairs, lexicon.synonyms)
     if not pairs:
@@ -231,9 +231,11 @@ Places = list[tuple[int, str]]
 
 
 def _pair_off(
-    left: Places, right: Places, pairs: list[tuple[int, int]], accepts: Callable[[str], Sequence[str] | frozenset[str]]
+    left: Places, right: Places, pairs: list[tuple[int, int]], synonyms: Callable[[str], frozenset[str]] | None = None
 ) -> tuple[Places, Places]:
-    """Adds pairs of places to `pairs`: from the last word of `left` on, each takes the last free word it accepts.
+    """Adds pairs of places to `pairs`: from the last word of `left` on, each takes the last free word that is equal.
+
+    With `synonyms` it takes the last free word that is among them, itself included.
 
     Returns:
         What is left of both sides, in order.
@@ -244,12 +246,16 @@ def _pair_off(
     unpaired: Places = []
     taken: set[int] = set()
     for place, word in reversed(left):
-        best = max((free[other] for other in accepts(word) if free.get(other)), key=lambda last: last[-1], default=None)
-        if best is None:
-            unpaired.append((place, word))
+        if synonyms is None:
+            places = free.get(word)
         else:
-            taken.add(best[-1])
-            pairs.append((place, best.pop()))
+            alike = (free[other] for other in synonyms(word) if free.get(other))
+            places = max(alike, key=lambda ascending: ascending[-1], default=None)
+        if places:
+            taken.add(places[-1])
+            pairs.append((place, places.pop()))
+        else:
+            unpaired.append((place, word))
     return unpaired[::-1], [(place, word) for place, word in right if place not in taken]
 
 
