@@ -1,0 +1,1 @@
+"""Everything that runs: configuration, training, generation, the command line."""

@@ -101,9 +101,7 @@ class Layout:
         if excess <= 0:
             return example
         keep = slice(0, self.max_length)
-        return replace(
-            example, ids=example.ids[keep], labels=example.labels[keep], soft=example.soft[keep], cut=excess
-        )
+        return replace(example, ids=example.ids[keep], labels=example.labels[keep], soft=example.soft[keep], cut=excess)
 
     def fits(self, example: TokenisedExample) -> bool:
         """Whether anything supervised is left within `max_length`."""

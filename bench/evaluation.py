@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from bench.collate import Collator, Layout, TokenisedExample
 from bench.config import RunConfig
 from bench.generate import predict
-from bench.identity import derived_seed, predict_id, reliance_id, score_id
+from bench.identity import derived_seed, predict_id, reliance_id
 from bench.model import GraphLanguageModel
 from bench.prepare import EvaluationData, Prepared
-from bench.run_store import RunDirectory, append_jsonl, read_json, read_jsonl, write_json
+from bench.run_store import RunDirectory, append_jsonl, read_jsonl, write_text
 from bench.runtime import Runtime
+from bench.scores import described, score_predictions
 from bench.trainer import log_likelihoods
 from encoders.base import GraphInput
 from encoders.store import FeatureStore
-from tasks.base import Estimate, Example, Prediction, ScoreTable
-from tasks.metrics.base import Protocol, mean_estimate
+from tasks.base import Example, Prediction
+from tasks.metrics.base import mean_estimate
+from tasks.prompts import as_text, prompt_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ def ask(trained: TrainedModel, prepared: Prepared, run: RunDirectory, runtime: R
         examples = trained.layout.tokenise(data.examples, swapped)
         identity = predict_id(config, prepared.train_id, data.task, data.examples)
         file = run.predictions_file(identity)
-        file.parent.mkdir(parents=True, exist_ok=True)
+        _write_questions(trained, data, run.questions_file(identity))
         asked = _note_too_long(examples, trained, config, file)
         tokenizer_and_collator = (trained.layout.tokenizer, trained.collator)
         predict(trained.model, data.task, asked, tokenizer_and_collator, config.evaluation.generation, file, runtime)
@@ -71,20 +75,18 @@ def ask(trained: TrainedModel, prepared: Prepared, run: RunDirectory, runtime: R
             _measure_reliance(trained, prepared, data, examples, run, runtime)
 
 
-def score(prepared: Prepared, run: RunDirectory, protocols: Sequence[Protocol], runtime: Runtime) -> list[dict[str, Any]]:
-    """The scores of a run's predictions under each protocol, and its reliance; one entry per task asked."""
+def score(prepared: Prepared, run: RunDirectory, runtime: Runtime) -> list[dict[str, Any]]:
+    """The scores of a run's predictions under its protocols, and its reliance; one entry per task asked."""
     config = prepared.config
     entries = []
     for data in prepared.evaluations:
         identity = predict_id(config, prepared.train_id, data.task, data.examples)
-        made = {row["example_id"]: Prediction(**row) for row in read_jsonl(run.predictions_file(identity))}
-        predictions = [made[example.id] for example in data.examples]
-        scores = []
-        for protocol in runtime.tracked(protocols, "scoring", len(protocols)):
-            scores.append(_score(protocol, data, predictions, identity, run))
+        predictions = [Prediction(**row) for row in read_jsonl(run.predictions_file(identity))]
+        protocols = runtime.tracked(config.evaluation.protocols, "scoring", len(config.evaluation.protocols))
         entries.append(
             {
                 "task": data.task.name,
+                "answer": data.task.answer,
                 "data": data.task.data,
                 "split": config.evaluation.split,
                 "n": len(data.examples),
@@ -92,7 +94,7 @@ def score(prepared: Prepared, run: RunDirectory, protocols: Sequence[Protocol], 
                 "predict_id": identity,
                 "generated_tokens": sum(prediction.tokens for prediction in predictions),
                 "ended_by_length": sum(prediction.stop == "length" for prediction in predictions),
-                "scores": scores,
+                "scores": [score_predictions(run, identity, data.task.answer, protocol) for protocol in protocols],
                 "reliance": reliance_summary(prepared, data, run),
             }
         )
@@ -113,7 +115,7 @@ def reliance_summary(prepared: Prepared, data: EvaluationData, run: RunDirectory
     estimate = mean_estimate(gains)
     tokens = sum(row["tokens"] for row in rows)
     return {
-        **_estimate(estimate),
+        **described(estimate),
         "unit": "nats per token",
         "swap": swap.name,
         "n": len(gains),
@@ -121,6 +123,25 @@ def reliance_summary(prepared: Prepared, data: EvaluationData, run: RunDirectory
         "loss": -sum(row["real"] for row in rows) / max(tokens, 1),
         "reliance_id": identity,
     }
+
+
+def _write_questions(trained: TrainedModel, data: EvaluationData, file: Path) -> None:
+    """What was asked, verbatim, and the gold answers: with the predictions all that scoring and reports need."""
+    if file.exists():
+        return
+    rows = []
+    for example in data.examples:
+        prompt = as_text(prompt_of(trained.layout.render(example)))
+        rows.append(
+            {
+                "example_id": example.id,
+                "molecules": list(example.molecules),
+                "prompt": prompt,
+                "reference": example.reference,
+                "meta": dict(example.meta),
+            }
+        )
+    write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _measure_reliance(
@@ -151,9 +172,7 @@ def _measure_reliance(
     finally:
         trained.model.graph_input = config.graph_input.test
     rows = []
-    for example, (with_real, tokens), (with_swapped, _) in zip(
-        data.examples, real_values, swapped_values, strict=True
-    ):
+    for example, (with_real, tokens), (with_swapped, _) in zip(data.examples, real_values, swapped_values, strict=True):
         others = [partner[molecule] for molecule in example.molecules]
         rows.append(
             {
@@ -186,46 +205,3 @@ def _note_too_long(
         too_long = [example for example in examples if example.id not in kept | known]
         append_jsonl(file, [asdict(Prediction(e.id, e.prompt_sha, "", None, 0, "length")) for e in too_long])
     return fitting
-
-
-def _score(
-    protocol: Protocol, data: EvaluationData, predictions: Sequence[Prediction], predicted: str, run: RunDirectory
-) -> dict[str, Any]:
-    probe = ScoreTable(
-        data.task.answer, f"{protocol.name}@{protocol.version}", 0, 0, {}, protocol.identity(data.task.answer)
-    )
-    identity = score_id(predicted, probe)
-    file = run.scores_file(identity)
-    if file.exists():
-        summary: dict[str, Any] = read_json(file)["summary"]
-        return summary
-    references = [example.reference for example in data.examples]
-    table = protocol.score(data.task.answer, [prediction.text for prediction in predictions], references)
-    metrics = {name: _estimate(estimate) for name, estimate in table.metrics.items()}
-    summary = {
-        "protocol": table.protocol,
-        "score_id": identity,
-        "n": table.n,
-        "n_invalid": table.n_invalid,
-        "metrics": metrics,
-        "identity": dict(table.identity),
-    }
-    per_example = {
-        name: list(estimate.per_example)
-        for name, estimate in table.metrics.items()
-        if estimate.per_example is not None
-    }
-    write_json(
-        file,
-        {
-            "summary": summary,
-            "example_ids": [example.id for example in data.examples],
-            "per_example": per_example,
-        },
-    )
-    return summary
-
-
-def _estimate(estimate: Estimate) -> dict[str, Any]:
-    described: dict[str, Any] = {"value": estimate.value, "ci95": list(estimate.ci95) if estimate.ci95 else None}
-    return described if estimate.reason is None else {**described, "reason": estimate.reason}

@@ -7,9 +7,10 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from bench.evaluation import TrainedModel, ask, evaluation_missing, score, subst
 from bench.identity import derived_seed
 from bench.language_model import attach_lora, embedding_width, load
 from bench.model import GraphLanguageModel
-from bench.parsing import to_mapping
+from bench.parsing import load_config, to_mapping
 from bench.prepare import Prepared, prepare, rejections_csv
 from bench.provenance import provenance
 from bench.run_store import ErrorClass, RunDirectory, State, is_disk_error, read_json, write_json, write_text
@@ -75,6 +76,46 @@ def run(
             return RunResult(directory, _work(prepared, directory, runtime, mirror))
 
 
+def evaluate_run(
+    folder: Path,
+    runtime: Runtime,
+    overrides: Sequence[str] = (),
+    *,
+    catalogue: Catalogue | None = None,
+    mirror: Mirror = lambda _: None,
+) -> RunResult:
+    """Asks a trained run something else: another split, other examples, another generation or other protocols.
+
+    Args:
+        folder: the run directory.
+        runtime: where and on what; its `runs` is the folder that the run is in.
+        overrides: settings below `evaluation` and `graph_input.test`; others would make another run.
+        catalogue: the data sets known by name.
+        mirror: for tracking.
+
+    Raises:
+        UserError: a setting is not one of these, or what the run was trained from has changed since.
+    """
+    for override in overrides:
+        if not override.startswith(("evaluation.", "graph_input.test")):
+            raise UserError(
+                f"--set {override}: only settings below `evaluation` and `graph_input.test` can change once a run is "
+                "trained; use `molgraft run` for others"
+            )
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder}: is no run directory; it has no config.yaml")
+    config = load_config(str(folder / "config.yaml"), overrides)
+    runtime = replace(runtime, runs=folder.resolve().parent)
+    prepared = prepare(config, runtime, catalogue)
+    known = read_json(folder / "manifest.json")
+    if prepared.train_id != known["train_id"]:
+        raise UserError(
+            f"{folder}: what it was trained from has changed: its identity would now be {prepared.train_id}. Its data "
+            f"were {', '.join(s['file'] + ' ' + s['sha256'][:12] for s in known['data'].values())}"
+        )
+    return run(config, runtime, catalogue=catalogue, mirror=mirror)
+
+
 def run_directory(prepared: Prepared, runtime: Runtime) -> RunDirectory:
     """The folder of a run: an existing one of the same identity whatever its alias, else a new one."""
     existing = sorted(runtime.runs.glob(f"*-{prepared.train_id}"))
@@ -103,7 +144,13 @@ def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime,
     config = prepared.config
     model, tokenizer = build_model(prepared, runtime)
     layout = Layout(
-        tokenizer, config.prompt, config.text_input, config.encoder, config.projector, prepared.store, config.llm.max_length
+        tokenizer,
+        config.prompt,
+        config.text_input,
+        config.encoder,
+        config.projector,
+        prepared.store,
+        config.llm.max_length,
     )
     collator = Collator(prepared.store if config.projector.places_tokens else None, layout.padding)
     model.graph_input = config.graph_input.train
@@ -125,7 +172,7 @@ def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime,
         if job.outcome() is None:
             _adopt_finished(job, runtime, log)
             log.status("running", f"stage {stage.name}")
-        outcome = train_stage(model, job, runtime, heartbeat=lambda name=stage.name: log.status("running", f"stage {name}"))
+        outcome = train_stage(model, job, runtime, heartbeat=partial(log.status, "running", f"stage {stage.name}"))
         log.write(f"stage {stage.name}: {_in_words(outcome)}")
     return TrainedModel(model, layout, collator)
 
@@ -175,7 +222,7 @@ def _work(prepared: Prepared, directory: RunDirectory, runtime: Runtime, mirror:
         log.status("running", "generating")
         ask(trained, prepared, directory, runtime)
     log.status("running", "scoring")
-    entries = score(prepared, directory, config.evaluation.protocols, runtime)
+    entries = score(prepared, directory, runtime)
     directory.set_status("done", "done")
     summary = _summary(prepared, directory, entries)
     write_json(directory.path / "result.json", summary)
@@ -272,7 +319,7 @@ def _sample_prompts(prepared: Prepared) -> list[dict[str, str]]:
 
 def _write_parameters(model: GraphLanguageModel, prepared: Prepared, directory: RunDirectory) -> None:
     """Parameters per part, and how many of them any stage trains."""
-    counts = {part: 0 for part in ("encoder", "projector", "llm", "adapters")}
+    counts = dict.fromkeys(("encoder", "projector", "llm", "adapters"), 0)
     trained: set[str] = set()
     for stage in prepared.config.stages:
         model.freeze(stage.trains)
@@ -397,4 +444,3 @@ def _in_words(outcome: StageOutcome) -> str:
         f"{outcome.steps} steps, {outcome.tokens} tokens, {outcome.seconds:.1f} s; validation loss by step {losses}; "
         f"hands on the {outcome.kept} weights, of step {outcome.kept_step}"
     )
-

@@ -11,11 +11,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench.config import RunConfig, Stage
 from bench.registry import source_identity
-from tasks.base import Example, ScoreTable, Task
+from tasks.base import Example, Task
+
+if TYPE_CHECKING:
+    from bench.config import RunConfig, Stage
 
 HASH_VERSION = 1  # raised when the recipe of a hash changes, or the code changes numbers without a declaration changing
 
@@ -37,7 +39,9 @@ class Inputs:
 
 def content_hash(value: object) -> str:
     """First 16 hex digits of the sha256 of `value` in canonical JSON."""
-    canonical = json.dumps(_described(value), sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    canonical = json.dumps(
+        _described(value), sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    )
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
@@ -95,9 +99,9 @@ def reliance_id(config: RunConfig, trained: str, examples: Sequence[Example]) ->
     )
 
 
-def score_id(predicted: str, table: ScoreTable) -> str:
-    """Hash of scores: the predictions and the protocol, its tokenizer and packages included."""
-    return content_hash({"predict": predicted, "protocol": table.protocol, "identity": dict(table.identity)})
+def score_id(predicted: str, protocol: str, depends_on: Mapping[str, str]) -> str:
+    """Hash of scores: the predictions and the protocol, with its tokenizer, packages and metric versions."""
+    return content_hash({"predict": predicted, "protocol": protocol, "identity": dict(depends_on)})
 
 
 def cell_id(config: RunConfig, inputs: Inputs) -> str:

@@ -49,8 +49,9 @@ def locate(llm: LanguageModel, runtime: Runtime) -> LocatedModel:
         if not (folder / "config.json").is_file():
             held = ", ".join(sorted(item.name for item in folder.iterdir())[:6]) or "nothing"
             raise ConfigError(
-                "llm.name", f"{llm.name} is no model: it has no config.json (it holds {held}). Give the folder that "
-                "save_pretrained wrote."
+                "llm.name",
+                f"{llm.name} is no model: it has no config.json (it holds {held}). Give the folder that "
+                "save_pretrained wrote.",
             )
         return LocatedModel(folder, files_identity(folder, runtime), f"folder {llm.name}")
     if folder.exists() or not _HUB_NAME.fullmatch(llm.name):
@@ -156,7 +157,9 @@ def _from_hub(llm: LanguageModel, runtime: Runtime) -> Path:
             raise ConfigError("llm.name", f"{llm.name} is not in the local hub cache, and --offline is set") from error
     try:
         return Path(snapshot_download(llm.name, revision=llm.revision, allow_patterns=allowed))
-    except Exception as error:  # the hub's client raises its own, httpx's and urllib3's errors; each means the same here
+    except (
+        Exception
+    ) as error:  # the hub's client raises its own, httpx's and urllib3's errors; each means the same here
         raise ConfigError(
             "llm.name", f"{llm.name} is not in the local hub cache and cannot be downloaded: {_first_line(error)}"
         ) from error
@@ -171,4 +174,3 @@ def _adaptable(model: nn.Module) -> Sequence[str]:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
-

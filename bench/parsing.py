@@ -7,7 +7,6 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -17,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from bench.config import Mapped, RunConfig
 from bench.errors import ConfigError, UserError, is_user_error
 from bench.registry import Registry, registry
+from bench.shipped import shipped_files
 
 T = TypeVar("T")
 
@@ -69,12 +69,6 @@ def find_config(source: str, beside: Path | None = None, folder: str = "presets"
     )
 
 
-def shipped_files(folder: str) -> dict[str, Path]:
-    """The YAML files that ship in `bench/<folder>`, by name."""
-    root = Path(str(resources.files("bench"))) / folder
-    return {path.stem: path for path in sorted(root.glob("*.yaml"))}
-
-
 def read_yaml(path: Path) -> Mapped:
     """A YAML mapping, read safely; a key that stands twice is refused.
 
@@ -82,7 +76,7 @@ def read_yaml(path: Path) -> Mapped:
         UserError: the file is not YAML or not a mapping.
     """
     try:
-        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+        loaded = _load_strictly(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(loaded, dict):
@@ -117,7 +111,7 @@ def apply_overrides(mapping: Mapped, overrides: Sequence[str]) -> Mapped:
         if not separator or not path.strip():
             raise ConfigError("--set", f"{override!r} is not of the form a.b=value")
         try:
-            value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+            value = _load_strictly(text)
         except yaml.YAMLError:
             raise ConfigError(path, f"{text!r} is not readable as YAML") from None
         keys = path.strip().split(".")
@@ -249,7 +243,8 @@ def _holds_dataclasses(hint: Any) -> bool:
 
 def _is_component(cls: type) -> bool:
     return any(isinstance(vars(base).get("name"), str) for base in cls.__mro__) and "name" not in {
-        f.name for f in fields(cls)  # type: ignore[arg-type]
+        f.name
+        for f in fields(cls)  # type: ignore[arg-type]
     }
 
 
@@ -262,14 +257,25 @@ def _kind(value: object) -> str:
     return names.get(type(value), f"{value!r}") + (f" ({value!r})" if isinstance(value, str) else "")
 
 
+def _load_strictly(text: str) -> Any:
+    loader = _StrictLoader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()  # type: ignore[no-untyped-call]
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """Safe loading that refuses a key standing twice and reads `1e-4` as a number."""
+    """Safe loading that refuses a key standing twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
             seen.add(key)
-        return super().construct_mapping(node, deep)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping

@@ -1,4 +1,4 @@
-"""Everything a run needs before anything is trained: examples, features, the language model, and what identifies them."""
+"""What a run needs before anything is trained: examples, features, the language model, and what identifies them."""
 
 from __future__ import annotations
 
@@ -128,6 +128,11 @@ def subset(examples: Sequence[Example], limit: int | None) -> tuple[Example, ...
     return tuple(example for example in examples if example.id in chosen)
 
 
+def small_language_model(config: RunConfig, catalogue: Catalogue, runtime: Runtime) -> LocatedModel:
+    """The small language model of a configuration with `llm: tiny`, made now if the cache lacks it."""
+    return _small_model(config, _Reader(config, catalogue), runtime)
+
+
 def rejections_csv(rejections: Mapping[str, Sequence[Rejection]]) -> str:
     """The rows left out, as CSV."""
     text = io.StringIO()
@@ -202,8 +207,10 @@ def _mixed(parts: Sequence[tuple[WeightedTask, tuple[Example, ...]]], draw: bool
 
 
 def _language_model(config: RunConfig, reader: _Reader, runtime: Runtime) -> LocatedModel:
-    if config.llm.name != TINY:
-        return locate(config.llm, runtime)
+    return _small_model(config, reader, runtime) if config.llm.name == TINY else locate(config.llm, runtime)
+
+
+def _small_model(config: RunConfig, reader: _Reader, runtime: Runtime) -> LocatedModel:
     from bench.pretrain_lm import corpus_of, ensure_small_model
 
     # From the run's own task and before features are made, so that every cell of a study shares one model.

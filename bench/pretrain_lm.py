@@ -37,7 +37,8 @@ def corpus_of(examples: Iterable[Example]) -> list[str]:
 
     A description is never shown beside its molecule: what links the two has to come through the graph or the prompt.
     """
-    dialogues, molecules = [], []
+    dialogues: list[str] = []
+    molecules: list[str] = []
     for example in examples:
         turns = ("".join(piece for piece in split_slots(turn.text) if isinstance(piece, str)) for turn in example.turns)
         dialogues.append("\n".join(turn.strip() for turn in turns))
@@ -76,28 +77,33 @@ def train_tokenizer(corpus: Sequence[str], vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
+def architecture(recipe: TinyRecipe, vocabulary: int) -> Any:
+    """The Llama of a recipe; the special tokens are the tokenizer's first three."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=recipe.width,
+        intermediate_size=recipe.width * 11 // 4,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        max_position_embeddings=recipe.context,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+
+
 def _train(corpus: Sequence[str], recipe: TinyRecipe, folder: Path, runtime: Runtime) -> None:
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, set_seed
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, set_seed
 
     trained = train_tokenizer(corpus, recipe.vocabulary)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=trained, pad_token=_PAD, bos_token=_BEGIN, eos_token=_END, clean_up_tokenization_spaces=False
     )
     set_seed(recipe.seed)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=recipe.width,
-            intermediate_size=recipe.width * 11 // 4,
-            num_hidden_layers=recipe.layers,
-            num_attention_heads=recipe.heads,
-            max_position_embeddings=recipe.context,
-            tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    model = LlamaForCausalLM(architecture(recipe, len(tokenizer)))
     work = folder.with_suffix(".partial")
     report: dict[str, Any] = {"recipe": recipe.__dict__, "documents": len(corpus), "vocabulary": len(tokenizer)}
     if recipe.steps:

@@ -157,11 +157,11 @@ class Registry:
 
     @cached_property
     def _plugin_files(self) -> tuple[Path, ...]:
-        return tuple(sorted(path for folder in self._plugins for path in folder.glob("*.py")))
+        return tuple(sorted(path for folder in self._plugins for path in folder.glob("[!_]*.py")))
 
 
 def registry() -> Registry:
-    """The registry with the plug-in folders that `--plugins` named (in `$MOLGRAFT_PLUGINS`, so that workers see them)."""
+    """The registry with the folders of `$MOLGRAFT_PLUGINS`, where `--plugins` puts them for child processes too."""
     named = os.environ.get(PLUGINS_VARIABLE, "")
     return Registry(tuple(Path(folder) for folder in named.split(os.pathsep) if folder))
 

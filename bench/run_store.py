@@ -86,6 +86,10 @@ class RunDirectory:
         """The predictions of one evaluation, a line each."""
         return self.path / "predictions" / f"{predict_id}.jsonl"
 
+    def questions_file(self, predict_id: str) -> Path:
+        """What was asked in one evaluation and the gold answers, a line each."""
+        return self.path / "predictions" / f"{predict_id}.questions.jsonl"
+
     def scores_file(self, score_id: str) -> Path:
         """One protocol's scores of one evaluation."""
         return self.path / "scores" / f"{score_id}.json"

@@ -146,9 +146,7 @@ def _is_readable(checkpoint: Path) -> bool:
     )
 
 
-def _train(
-    model: GraphLanguageModel, job: StageJob, runtime: Runtime, heartbeat: Callable[[], None]
-) -> StageOutcome:
+def _train(model: GraphLanguageModel, job: StageJob, runtime: Runtime, heartbeat: Callable[[], None]) -> StageOutcome:
     checkpoints = job.folder / "checkpoints"
     log = StageLog(job.folder, heartbeat)
     progress = ProgressCallback(runtime, job.stage.name)
@@ -191,13 +189,13 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self.job = job
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Writes trained tensors only: a whole 7B model per checkpoint is waste, and tied embeddings cannot be saved."""
+        """Writes trained tensors only; a whole 7B model per checkpoint is waste, and tied embeddings fail to save."""
         folder = Path(output_dir or self.args.output_dir)
         write_bytes(folder / "model.safetensors", save(_portable(self.model.trainable_state())))
 
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW with a group per part, so that each part has its own rate."""
-        if self.optimizer is None:
+        if self.optimizer is None:  # type: ignore[has-type]
             optimiser = self.job.stage.optimiser
             self.optimizer = torch.optim.AdamW(
                 parameter_groups(self.model, optimiser),
@@ -211,7 +209,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Mean validation loss per token. `Trainer` would average over batches, whose numbers of tokens differ."""
         total, count = 0.0, 0
-        for likelihood in log_likelihoods(self.model, self.job.validation, self.job.collator, self.job.stage.batch_size):
+        for likelihood in log_likelihoods(
+            self.model, self.job.validation, self.job.collator, self.job.stage.batch_size
+        ):
             total -= float(likelihood[0])
             count += likelihood[1]
         loss = total / max(count, 1)
@@ -271,7 +271,11 @@ class StageLog(TrainerCallback):  # type: ignore[misc]
 
     def validation(self) -> dict[str, float]:
         """Validation loss by step."""
-        return {str(row["step"]): row["validation_loss"] for row in read_jsonl(self.metrics_file) if "validation_loss" in row}
+        return {
+            str(row["step"]): row["validation_loss"]
+            for row in read_jsonl(self.metrics_file)
+            if "validation_loss" in row
+        }
 
     def outcome(self, steps: int, kept: str, kept_step: int) -> StageOutcome:
         """The stage's summary, from its logs."""

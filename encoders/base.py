@@ -59,9 +59,7 @@ class Ragged:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Ragged:
         """The same rows on another device."""
-        return Ragged(
-            self.values.to(device, non_blocking=non_blocking), self.ptr.to(device, non_blocking=non_blocking)
-        )
+        return Ragged(self.values.to(device, non_blocking=non_blocking), self.ptr.to(device, non_blocking=non_blocking))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,9 @@ class MoleculeBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> MoleculeBatch:
         """The same batch on another device."""
-        return MoleculeBatch(self.size, {name: column.to(device, non_blocking) for name, column in self.columns.items()})
+        return MoleculeBatch(
+            self.size, {name: column.to(device, non_blocking) for name, column in self.columns.items()}
+        )
 
 
 @dataclass(frozen=True, slots=True)

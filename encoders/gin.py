@@ -11,7 +11,16 @@ from annotated_types import Ge, Interval
 from torch import Tensor, nn
 from torch.nn import functional
 
-from encoders.base import Encoder, EncoderModule, FeatureScheme, GraphScheme, Level, MoleculeBatch, MoleculeEncoding, Ragged
+from encoders.base import (
+    Encoder,
+    EncoderModule,
+    FeatureScheme,
+    GraphScheme,
+    Level,
+    MoleculeBatch,
+    MoleculeEncoding,
+    Ragged,
+)
 from encoders.features import Pgnn2
 
 _SELF_LOOP = (4, 0)  # bond type 4 is kept free for it, direction none (chem/model.py:36-38)

@@ -1,0 +1,1 @@
+"""Representations as soft tokens of a language model."""

@@ -1,0 +1,1 @@
+"""What is asked, on which data, and how answers are scored."""

@@ -1,0 +1,159 @@
+"""A dry run: what a configuration would do, without training, downloading or writing anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from bench.config import TINY, RunConfig, Stage
+from bench.errors import ConfigError, is_user_error
+from bench.language_model import attach_lora, embedding_width, load_skeleton, locate
+from bench.model import GraphLanguageModel, wire
+from bench.parsing import to_mapping
+from bench.prepare import subset
+from bench.runtime import Runtime
+from tasks.base import Example
+from tasks.data import Catalogue
+from tasks.prompts import as_text, render
+
+_BYTES = {"fp32": 4, "bf16": 2}
+_PER_TRAINED = 16  # fp32 weight, gradient and AdamW's two moments
+
+
+def inspect(config: RunConfig, runtime: Runtime, catalogue: Catalogue) -> dict[str, Any]:
+    """What a run of this configuration would be; what is missing for it is listed under `missing`.
+
+    Raises:
+        ConfigError: the parts do not fit together, or the configuration cannot be used.
+    """
+    levels = wire(config.encoder, config.projector)
+    missing: list[str] = []
+    examples = {split: _examples(config, split, catalogue, missing) for split in _splits(config)}
+    for task in config.evaluation_tasks():
+        for protocol in config.evaluation.protocols:
+            _collect(missing, lambda p=protocol, t=task: p.identity(t.answer))
+    model = _model(config, levels, runtime, missing)
+    training = subset(examples["train"], config.limits.train)
+    return {
+        "config": to_mapping(config),
+        "levels": dict(levels),
+        "examples": {split: len(found) for split, found in examples.items()},
+        "stages": [_stage(stage, len(training), model) for stage in config.stages],
+        "parameters": _parameters(model) if model else None,
+        "memory_gib": _memory(config, model) if model else None,
+        "prompts": [_prompt(config, example) for example in training[:3]],
+        "missing": missing,
+    }
+
+
+def report(found: Mapping[str, Any]) -> str:
+    """The same for people."""
+    lines = [yaml.safe_dump(found["config"], sort_keys=False, allow_unicode=True).rstrip(), ""]
+    levels = ", ".join(f"{level} ({width})" for level, width in found["levels"].items()) or "none"
+    lines.append(f"levels read from the encoder: {levels}")
+    lines.append("examples: " + ", ".join(f"{split} {count:,}" for split, count in found["examples"].items()))
+    if found["parameters"]:
+        counts = ", ".join(f"{part} {count:,}" for part, count in found["parameters"].items())
+        lines.append(f"parameters: {counts}")
+    for stage in found["stages"]:
+        trained = "" if stage["trained"] is None else f", trains {stage['trained']:,} parameters"
+        lines.append(f"stage {stage['name']}: {stage['steps']} steps of {stage['examples_per_step']} examples{trained}")
+    if found["memory_gib"]:
+        memory = ", ".join(f"{what} {gib:.2f}" for what, gib in found["memory_gib"].items())
+        lines.append(f"memory in GiB, activations not counted: {memory}")
+    for prompt in found["prompts"]:
+        lines += ["", f"example {prompt['example_id']}:", prompt["text"]]
+    lines += ["", *(f"MISSING: {what}" for what in found["missing"])]
+    return "\n".join(lines).rstrip()
+
+
+def _splits(config: RunConfig) -> list[Any]:
+    return list(dict.fromkeys(("train", "validation", config.evaluation.split)))
+
+
+def _examples(config: RunConfig, split: Any, catalogue: Catalogue, missing: list[str]) -> Sequence[Example]:
+    found = _collect(missing, lambda: config.task.examples(split, catalogue)[0])
+    return found or ()
+
+
+def _collect(missing: list[str], attempt: Any) -> Any:
+    """The result of `attempt`; a user's error becomes an entry of `missing`, so that one run shows them all."""
+    try:
+        return attempt()
+    except Exception as error:
+        if not is_user_error(error):
+            raise
+        if str(error) not in missing:
+            missing.append(str(error))
+        return None
+
+
+def _model(
+    config: RunConfig, levels: Mapping[str, int], runtime: Runtime, missing: list[str]
+) -> GraphLanguageModel | None:
+    """The whole model on the meta device, which has shapes but no memory."""
+    llm = _collect(missing, lambda: _skeleton(config, runtime))
+    if llm is None:
+        return None
+    with torch.device("meta"):
+        if any(stage.trains.llm == "lora" for stage in config.stages):
+            llm = attach_lora(llm, config.llm.lora)
+        encoder, projector = config.encoder.build(), config.projector.build(levels, embedding_width(llm))
+    return GraphLanguageModel(encoder, projector, llm, levels)
+
+
+def _skeleton(config: RunConfig, runtime: Runtime) -> nn.Module:
+    if config.llm.name != TINY:
+        return load_skeleton(locate(config.llm, runtime), config.llm.dtype)
+    from transformers import LlamaForCausalLM
+
+    from bench.pretrain_lm import architecture
+
+    with torch.device("meta"):
+        model: nn.Module = LlamaForCausalLM(architecture(config.llm.tiny, config.llm.tiny.vocabulary))
+    return model
+
+
+def _parameters(model: GraphLanguageModel) -> dict[str, int]:
+    counts = {"encoder": 0, "projector": 0, "llm": 0, "adapters": 0}
+    for name, parameter in model.named_parameters():
+        counts["adapters" if "lora_" in name else name.partition(".")[0]] += parameter.numel()
+    return counts
+
+
+def _stage(stage: Stage, examples: int, model: GraphLanguageModel | None) -> dict[str, Any]:
+    per_step = stage.batch_size * stage.accumulation
+    steps = stage.steps or math.ceil((stage.epochs or 0) * math.ceil(examples / per_step))
+    return {
+        "name": stage.name,
+        "steps": steps,
+        "examples_per_step": per_step,
+        "epochs": round(steps * per_step / examples, 2) if examples else None,
+        "trained": None if model is None else _trained(model, stage),
+    }
+
+
+def _trained(model: GraphLanguageModel, stage: Stage) -> int:
+    model.freeze(stage.trains)
+    count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    if not count:
+        raise ConfigError("stages", f"stage {stage.name!r} has no parameter to train: the parts it trains have none")
+    return count
+
+
+def _memory(config: RunConfig, model: GraphLanguageModel) -> dict[str, float]:
+    gib = 1 << 30
+    counts = _parameters(model)
+    weights = counts["llm"] * _BYTES[config.llm.dtype] + (sum(counts.values()) - counts["llm"]) * 4
+    trained = max(_trained(model, stage) for stage in config.stages)
+    return {"weights": weights / gib, "gradients and optimiser": trained * (_PER_TRAINED - 4) / gib}
+
+
+def _prompt(config: RunConfig, example: Example) -> dict[str, str]:
+    segments = render(example, config.prompt, config.text_input, graph=config.projector.places_tokens)
+    return {"example_id": example.id, "text": as_text(segments)}

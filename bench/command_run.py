@@ -1,0 +1,263 @@
+"""Commands that train and ask models: `demo`, `run`, `predict`, `study`, `check`, `pretrain-lm`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from bench.runtime import Runtime
+
+_Config = Annotated[str, typer.Argument(help="Name of a preset (`molgraft list presets`), or a YAML file.")]
+_Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Another value, as encoder.layers=3; repeatable.", metavar="A.B=VALUE")
+]
+_Runs = Annotated[Path, typer.Option(help="Folder of run directories.")]
+_Data = Annotated[list[Path] | None, typer.Option(help="YAML file of a data set of your own; repeatable.")]
+_Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+_Threads = Annotated[int | None, typer.Option(help="Threads of torch.", min=1)]
+_Workers = Annotated[int, typer.Option(help="Processes that featurise molecules.", min=1)]
+_MaxRejected = Annotated[
+    float, typer.Option(help="Greatest share of unusable rows; above it the run stops.", min=0, max=1)
+]
+_Tracking = Annotated[str | None, typer.Option(help="MLflow address; `none` for no tracking.")]
+_Offline = Annotated[bool, typer.Option("--offline", help="Download nothing.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+_Limit = Annotated[int | None, typer.Option(help="Ask only so many examples, a seeded subset.", min=1)]
+_Ids = Annotated[str | None, typer.Option(help="Ask only these examples, ids separated by commas.")]
+_Retry = Annotated[bool, typer.Option("--retry-failed", help="Go on with runs that failed before.")]
+
+
+def run(
+    config: _Config,
+    settings: _Set = None,
+    limit: _Limit = None,
+    ids: _Ids = None,
+    seed: Annotated[int | None, typer.Option(help="The run's seed.", min=0)] = None,
+    runs: _Runs = Path("runs"),
+    data: _Data = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what an earlier session left.")] = False,
+    retry_failed: _Retry = False,
+    device: _Device = "auto",
+    threads: _Threads = None,
+    workers: _Workers = 1,
+    max_rejected: _MaxRejected = 0.05,
+    tracking: _Tracking = None,
+    offline: _Offline = False,
+    quiet: _Quiet = False,
+    as_json: _Json = False,
+) -> None:
+    """Train, predict and score one configuration; what is done already is not done again.
+
+    A run that was interrupted, by whatever, goes on when the same command is given again.
+    """
+    from bench.experiment import run as run_experiment
+    from bench.parsing import load_config
+    from bench.tracking import mirror_to
+    from tasks.data import Catalogue
+
+    seeded = [f"seed={seed}"] if seed is not None else []
+    loaded = load_config(config, [*(settings or ()), *seeded, *_asked(limit, ids)])
+    runtime = _runtime(runs, device, threads, workers, max_rejected, tracking, offline, quiet)
+    mirror = mirror_to(loaded.name, runtime)
+    result = run_experiment(
+        loaded, runtime, catalogue=Catalogue(data or ()), fresh=fresh, retry_failed=retry_failed, mirror=mirror
+    )
+    _show(result.run.path, result.summary, as_json)
+
+
+def predict(
+    folder: Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")],
+    settings: _Set = None,
+    limit: _Limit = None,
+    ids: _Ids = None,
+    split: Annotated[str | None, typer.Option(help="train, validation or test.")] = None,
+    data: _Data = None,
+    device: _Device = "auto",
+    threads: _Threads = None,
+    max_rejected: _MaxRejected = 0.05,
+    tracking: _Tracking = None,
+    offline: _Offline = False,
+    quiet: _Quiet = False,
+    as_json: _Json = False,
+) -> None:
+    """Ask a trained run something else: another split, other examples, another generation, other protocols."""
+    from bench.experiment import evaluate_run
+    from tasks.data import Catalogue
+
+    chosen = [f"evaluation.split={split}"] if split else []
+    runtime = _runtime(folder.parent, device, threads, 1, max_rejected, tracking, offline, quiet)
+    overrides = [*(settings or ()), *chosen, *_asked(limit, ids)]
+    result = evaluate_run(folder, runtime, overrides, catalogue=Catalogue(data or ()))
+    _show(result.run.path, result.summary, as_json)
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="Name of a study (`molgraft list studies`), or a YAML file.")],
+    settings: _Set = None,
+    runs: _Runs = Path("runs"),
+    data: _Data = None,
+    retry_failed: _Retry = False,
+    device: _Device = "auto",
+    threads: _Threads = None,
+    workers: _Workers = 1,
+    max_rejected: _MaxRejected = 0.05,
+    tracking: _Tracking = None,
+    offline: _Offline = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Run every cell of a study with every seed, and print its table."""
+    from bench.study import load_study, run_study
+    from tasks.data import Catalogue
+
+    loaded, cells = load_study(name, settings or ())
+    runtime = _runtime(runs, device, threads, workers, max_rejected, tracking, offline, quiet)
+    results = run_study(loaded, cells, runtime, catalogue=Catalogue(data or ()), retry_failed=retry_failed)
+    _print_table([result.run.path for result in results], next(iter(cells.values())).evaluation.protocols[0].name)
+
+
+def demo(
+    runs: _Runs = Path("runs/demo"),
+    tracking: _Tracking = None,
+    threads: _Threads = None,
+    quiet: _Quiet = False,
+) -> None:
+    """Show the whole path in minutes on two cores, without a network: three cells, two seeds, one table, one answer.
+
+    A graph encoder that is trained from scratch, no graph, and an encoder trained on other molecules' graphs. It is a
+    positive control on easy data: descriptions follow from the structure by fixed rules.
+    """
+    from bench.demo import answer
+    from bench.study import load_study, run_study
+
+    loaded, cells = load_study("demo")
+    runtime = _runtime(runs, "cpu", threads, 1, 0.0, tracking, True, quiet)
+    results = run_study(loaded, cells, runtime)
+    folders = [result.run.path for result in results]
+    _print_table(folders, "strict")
+    typer.echo(answer(folders))
+    typer.echo(f"\nRuns, predictions and scores are in {runs}; `molgraft tables {runs}` prints the table again.")
+
+
+def check(
+    config: _Config,
+    settings: _Set = None,
+    data: _Data = None,
+    offline: _Offline = False,
+    as_json: _Json = False,
+) -> None:
+    """Say what a run would be, without doing anything: settings, wiring, parameters, memory, steps, data, a prompt."""
+    import json
+
+    from bench.check import inspect, report
+    from bench.parsing import load_config
+    from tasks.data import Catalogue
+
+    loaded = load_config(config, settings or ())
+    runtime = _runtime(Path("runs"), "cpu", None, 1, 1.0, "none", offline, False)
+    found = inspect(loaded, runtime, Catalogue(data or ()))
+    typer.echo(json.dumps(found, indent=1, ensure_ascii=False) if as_json else report(found))
+    if found["missing"]:
+        raise typer.Exit(1)
+
+
+def pretrain_lm(
+    config: _Config,
+    settings: _Set = None,
+    data: _Data = None,
+    device: _Device = "auto",
+    threads: _Threads = None,
+    quiet: _Quiet = False,
+) -> None:
+    """Make the small language model that a configuration with `llm: tiny` uses, and print its folder.
+
+    It is made from the training text of the configuration's task, and kept in the cache under a hash of the text and
+    the recipe; a run makes it by itself where it is missing.
+    """
+    from bench.config import TINY
+    from bench.errors import ConfigError
+    from bench.parsing import load_config
+    from bench.prepare import small_language_model
+    from tasks.data import Catalogue
+
+    loaded = load_config(config, settings or ())
+    if loaded.llm.name != TINY:
+        raise ConfigError("llm.name", f"is {loaded.llm.name!r}; only {TINY!r} is made by molgraft")
+    runtime = _runtime(Path("runs"), device, threads, 1, 1.0, "none", False, quiet)
+    located = small_language_model(loaded, Catalogue(data or ()), runtime)
+    typer.echo(located.path)
+
+
+def _asked(limit: int | None, ids: str | None) -> list[str]:
+    chosen = [f"evaluation.limit={limit}"] if limit is not None else []
+    return [*chosen, f"evaluation.ids=[{ids}]"] if ids else chosen
+
+
+def _runtime(
+    runs: Path,
+    device: str,
+    threads: int | None,
+    workers: int,
+    max_rejected: float,
+    tracking: str | None,
+    offline: bool,
+    quiet: bool,
+) -> Runtime:
+    from bench.runtime import Runtime
+
+    return Runtime(
+        runs=runs,
+        device=device,
+        threads=threads,
+        workers=workers,
+        max_rejected=max_rejected,
+        tracking=tracking,
+        offline=offline,
+        progress=not quiet,
+    )
+
+
+def _print_table(folders: list[Path], protocol: str) -> None:
+    from bench.command_tables import show
+    from results.runs import read_runs
+    from results.tables import build_table
+
+    show(build_table(read_runs(folders), protocol))
+
+
+def _show(folder: Path, summary: dict[str, Any], as_json: bool) -> None:
+    """What a run came to."""
+    import json
+
+    if as_json:
+        typer.echo(json.dumps({"run": str(folder), **summary}, ensure_ascii=False))
+        return
+    typer.echo(f"{folder}: done, {summary['seconds']:.0f} s; {summary['scored_weights']} was scored")
+    for part, count in summary["rejected"].items():
+        if count:
+            typer.echo(f"  {count} {part} rows were unusable; they are listed in {folder / 'rejected.csv'}")
+    for entry in summary["evaluations"]:
+        limited = ", LIMITED" if entry["limited"] else ""
+        typer.echo(f"  {entry['task']} on {entry['data']} {entry['split']}, n = {entry['n']}{limited}")
+        for score in entry["scores"]:
+            values = "  ".join(f"{name} {_number(m)}" for name, m in score["metrics"].items())
+            typer.echo(f"    {score['protocol']}: {values}  invalid {score['n_invalid']}")
+            for name, metric in score["metrics"].items():
+                if metric["value"] is None:
+                    typer.echo(f"      {name} is n/a: {metric['reason']}")
+        reliance = entry["reliance"]
+        if reliance["value"] is not None:
+            low, high = reliance["ci95"] or (float("nan"), float("nan"))
+            typer.echo(
+                f"    reliance on the graph: {reliance['value']:+.4f} nats per token [{low:+.4f}, {high:+.4f}], each "
+                f"graph swapped ({reliance['swap']}; {reliance['equal_size']} of {reliance['n']} for one of equal size)"
+            )
+        else:
+            typer.echo(f"    reliance on the graph: n/a, {reliance['reason']}")
+
+
+def _number(metric: dict[str, Any]) -> str:
+    return "n/a" if metric["value"] is None else f"{metric['value']:.4f}"

@@ -1,0 +1,77 @@
+"""Scores of stored predictions: from files alone, so that a run can be scored again without loading a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError
+from bench.identity import score_id
+from bench.run_store import RunDirectory, read_json, read_jsonl, write_json
+from tasks.base import AnswerKind, Estimate
+from tasks.metrics.base import Protocol
+
+
+def score_predictions(run: RunDirectory, predicted: str, kind: AnswerKind, protocol: Protocol) -> dict[str, Any]:
+    """One protocol's scores of one evaluation; computed once, then read from the run directory.
+
+    Raises:
+        UserError: predictions are missing, so that a part would be scored as if it were the whole.
+        TaskError: the protocol does not score this kind of answer, or its tokenizer is missing.
+    """
+    name = f"{protocol.name}@{protocol.version}"
+    identity = score_id(predicted, name, protocol.identity(kind))
+    file = run.scores_file(identity)
+    if file.exists():
+        stored: dict[str, Any] = read_json(file)["summary"]
+        return stored
+    questions = read_jsonl(run.questions_file(predicted))
+    answers = {row["example_id"]: row["text"] for row in read_jsonl(run.predictions_file(predicted))}
+    missing = sum(row["example_id"] not in answers for row in questions)
+    if missing or not questions:
+        raise UserError(
+            f"{run.path}: {missing} of {len(questions)} answers are missing; `molgraft run` goes on with them"
+        )
+    table = protocol.score(
+        kind, [answers[row["example_id"]] for row in questions], [row["reference"] for row in questions]
+    )
+    summary = {
+        "protocol": table.protocol,
+        "score_id": identity,
+        "n": table.n,
+        "n_invalid": table.n_invalid,
+        "metrics": {name: described(estimate) for name, estimate in table.metrics.items()},
+        "identity": dict(table.identity),
+    }
+    per_example = {name: list(e.per_example) for name, e in table.metrics.items() if e.per_example is not None}
+    ids = [row["example_id"] for row in questions]
+    write_json(file, {"summary": summary, "example_ids": ids, "per_example": per_example})
+    return summary
+
+
+def rescore(folder: Path, protocols: Sequence[Protocol]) -> list[dict[str, Any]]:
+    """Scores all stored predictions of a finished run under further protocols, and notes them in its result.
+
+    Raises:
+        UserError: the folder is no finished run, or it is being worked on.
+    """
+    directory = RunDirectory(folder)
+    if directory.status().state != "done":
+        raise UserError(f"{folder}: is no finished run ({directory.status().state}); `molgraft run` finishes it")
+    with directory.lock():
+        result = read_json(folder / "result.json")
+        for entry in result["evaluations"]:
+            fresh = [score_predictions(directory, entry["predict_id"], entry["answer"], p) for p in protocols]
+            known = {score["score_id"] for score in fresh}
+            entry["scores"] = [score for score in entry["scores"] if score["score_id"] not in known] + fresh
+        write_json(folder / "result.json", result)
+    evaluations: list[dict[str, Any]] = result["evaluations"]
+    return evaluations
+
+
+def described(estimate: Estimate) -> dict[str, Any]:
+    """An estimate as JSON, with the reason where it is undefined."""
+    interval = list(estimate.ci95) if estimate.ci95 else None
+    known: dict[str, Any] = {"value": estimate.value, "ci95": interval}
+    return known if estimate.reason is None else {**known, "reason": estimate.reason}

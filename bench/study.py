@@ -1,0 +1,88 @@
+"""Studies: cells that differ in named settings, each run with every seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import MinLen
+
+from bench.config import Mapped, RunConfig
+from bench.errors import ConfigError, UserError
+from bench.experiment import RunResult, run
+from bench.parsing import apply_overrides, build, find_config, load_mapping, merge, read_yaml
+from bench.registry import Registry, registry
+from bench.runtime import Runtime
+from bench.tracking import mirror_to
+from tasks.data import Catalogue
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A set of cells.
+
+    Args:
+        name: of the study and of its MLflow experiment.
+        extends: the preset or file that every cell starts from.
+        question: what it is to answer, in words.
+        seeds: of every cell.
+        cells: by alias, what is laid over the preset.
+    """
+
+    name: str
+    extends: str
+    question: str = ""
+    seeds: Annotated[tuple[int, ...], MinLen(1)] = (0,)
+    cells: Annotated[dict[str, Any], MinLen(1)] = field(default_factory=dict)
+
+
+def load_study(source: str, overrides: Sequence[str] = ()) -> tuple[Study, Mapping[str, RunConfig]]:
+    """A study by name or path, and the configuration of each of its cells.
+
+    Raises:
+        ConfigError: the study or one of its cells cannot be used; all are built before any is run.
+    """
+    path = find_config(source, folder="studies")
+    components = registry()
+    study = build(Study, read_yaml(path), components)
+    base = load_mapping(_beside(study.extends, path))
+    return study, {alias: _cell(base, alias, changes, overrides, components) for alias, changes in study.cells.items()}
+
+
+def run_study(
+    study: Study,
+    cells: Mapping[str, RunConfig],
+    runtime: Runtime,
+    *,
+    catalogue: Catalogue | None = None,
+    retry_failed: bool = False,
+) -> list[RunResult]:
+    """Runs every cell with every seed, one after the other; what is done already is not done again."""
+    mirror = mirror_to(study.name, runtime)
+    results = []
+    total = len(cells) * len(study.seeds)
+    for config in cells.values():
+        for seed in study.seeds:
+            runtime.say(f"[{len(results) + 1}/{total}] {config.name}, seed {seed}")
+            seeded = replace(config, seed=seed)
+            results.append(run(seeded, runtime, catalogue=catalogue, retry_failed=retry_failed, mirror=mirror))
+    return results
+
+
+def _cell(base: Mapped, alias: str, changes: object, overrides: Sequence[str], components: Registry) -> RunConfig:
+    if changes is None:
+        changes = {}
+    if not isinstance(changes, Mapping):
+        raise ConfigError(f"cells.{alias}", f"is {changes!r}, where a mapping of settings is expected")
+    mapping = apply_overrides({**merge(base, changes), "name": alias}, overrides)
+    try:
+        return build(RunConfig, mapping, components)
+    except ConfigError as error:
+        raise UserError(f"cell {alias}: {error}") from None
+
+
+def _beside(source: str, path: Path) -> str:
+    beside = path.parent / source
+    return str(beside) if beside.is_file() else source
