@@ -214,11 +214,54 @@ class Collator:
         }
 
 
+class TrainingExamples:
+    """Tokenised examples cut to the longest length, whose graphs may be other ones in every epoch.
+
+    Args:
+        layout: turns examples into tokens.
+        examples: in data-set order; those whose prompt alone is too long are left out.
+        substitutes: the molecule whose graph is read in the place of another one's, in an epoch.
+        redrawn: whether that differs from epoch to epoch.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        examples: Sequence[Example],
+        substitutes: Callable[[int], Mapping[str, str]],
+        redrawn: bool = False,
+    ) -> None:
+        self._layout = layout
+        self._substitutes = substitutes
+        self._redrawn = redrawn
+        tokenised = layout.tokenise(examples, substitutes(0))
+        self._examples = [example for example, t in zip(examples, tokenised, strict=True) if layout.fits(t)]
+        self.first = [layout.truncated(t) for t in tokenised if layout.fits(t)]
+        self.too_long = len(tokenised) - len(self.first)
+        self.shortened = sum(example.cut > 0 for example in self.first)
+
+    def at(self, epoch: int) -> Sequence[TokenisedExample]:
+        """The examples of an epoch, counted from 0; equally many in each."""
+        if epoch == 0 or not self._redrawn:
+            return self.first
+        drawn = self._layout.tokenise(self._examples, self._substitutes(epoch))
+        # A larger graph may leave no room for the answer; such a one keeps the first epoch's.
+        return [
+            self._layout.truncated(new) if self._layout.fits(new) else first
+            for new, first in zip(drawn, self.first, strict=True)
+        ]
+
+
 class ExampleDataset(torch.utils.data.Dataset[dict[str, Any]]):
     """Tokenised examples as the trainer wants them: items that have `input_ids`, by which it groups lengths."""
 
-    def __init__(self, examples: Sequence[TokenisedExample]) -> None:
-        self.examples = examples
+    def __init__(self, source: TrainingExamples) -> None:
+        self._source = source
+        self.examples = source.at(0)
+
+    def enter(self, epoch: int) -> None:
+        """Makes the items those of an epoch."""
+        self.examples = self._source.at(epoch)
 
     def __len__(self) -> int:
         return len(self.examples)

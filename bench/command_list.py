@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,9 +15,7 @@ if TYPE_CHECKING:
 def list_(
     what: Annotated[
         str | None,
-        typer.Argument(
-            help="encoders, projectors, tasks, data, presets, studies, protocols, metrics, ...; none for all."
-        ),
+        typer.Argument(help="encoders, projectors, tasks, data, presets, studies, protocols, ...; none for all."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
 ) -> None:
@@ -27,11 +27,11 @@ def list_(
 
     components = registry()
     by_plural = {kind.plural: kind.name for kind in KINDS.values()}
-    listings = {
-        **{plural: (lambda name=name: _components(components, name)) for plural, name in by_plural.items()},
+    listings: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        **{plural: partial(_components, components, name) for plural, name in by_plural.items()},
         "data": _data,
-        "presets": lambda: _files("presets"),
-        "studies": lambda: _files("studies"),
+        "presets": partial(_files, "presets"),
+        "studies": partial(_files, "studies"),
     }
     if what is not None and what not in listings:
         raise UserError(f"list {what}: unknown; it is one of {', '.join(listings)}")

@@ -251,9 +251,10 @@ def _show(folder: Path, summary: dict[str, Any], as_json: bool) -> None:
         reliance = entry["reliance"]
         if reliance["value"] is not None:
             low, high = reliance["ci95"] or (float("nan"), float("nan"))
+            left_out = f"; {reliance['left_out']} without an equal left out" if reliance["left_out"] else ""
             typer.echo(
-                f"    reliance on the graph: {reliance['value']:+.4f} nats per token [{low:+.4f}, {high:+.4f}], each "
-                f"graph swapped ({reliance['swap']}; {reliance['equal_size']} of {reliance['n']} for one of equal size)"
+                f"    reliance on the graph: {reliance['value']:+.4f} nats per token [{low:+.4f}, {high:+.4f}], graphs "
+                f"swapped ({reliance['swap']}), n = {reliance['n']}{left_out}"
             )
         else:
             typer.echo(f"    reliance on the graph: n/a, {reliance['reason']}")

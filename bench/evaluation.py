@@ -111,7 +111,7 @@ def reliance_summary(prepared: Prepared, data: EvaluationData, run: RunDirectory
         return {"value": None, "reason": "the language model is given no graph"}
     identity = reliance_id(config, prepared.train_id, data.examples)
     rows = read_jsonl(run.reliance_file(identity))
-    gains = [(row["real"] - row["swapped"]) / row["tokens"] for row in rows if row["tokens"]]
+    gains = [(row["real"] - row["swapped"]) / row["tokens"] for row in rows if row["counts"]]
     estimate = mean_estimate(gains)
     tokens = sum(row["tokens"] for row in rows)
     return {
@@ -119,7 +119,7 @@ def reliance_summary(prepared: Prepared, data: EvaluationData, run: RunDirectory
         "unit": "nats per token",
         "swap": swap.name,
         "n": len(gains),
-        "equal_size": sum(row["atoms"] == row["swapped_atoms"] for row in rows),
+        "left_out": len(rows) - len(gains),
         "loss": -sum(row["real"] for row in rows) / max(tokens, 1),
         "reliance_id": identity,
     }
@@ -171,17 +171,20 @@ def _measure_reliance(
         swapped_values = list(runtime.tracked(swapped, "likelihood, swapped graphs", len(examples)))
     finally:
         trained.model.graph_input = config.graph_input.test
-    rows = []
+    rows: list[dict[str, Any]] = []
     for example, (with_real, tokens), (with_swapped, _) in zip(data.examples, real_values, swapped_values, strict=True):
-        others = [partner[molecule] for molecule in example.molecules]
+        sizes = store.sizes(example.molecules)
+        swapped_sizes = store.sizes([partner[molecule] for molecule in example.molecules])
+        equal = bool((sizes == swapped_sizes).all())
         rows.append(
             {
                 "example_id": example.id,
                 "real": with_real,
                 "swapped": with_swapped,
                 "tokens": tokens,
-                "atoms": int(store.sizes(example.molecules).sum()),
-                "swapped_atoms": int(store.sizes(others).sum()),
+                "atoms": int(sizes.sum()),
+                "swapped_atoms": int(swapped_sizes.sum()),
+                "counts": tokens > 0 and (equal or not swap.keeps_size),
             }
         )
     file.unlink(missing_ok=True)

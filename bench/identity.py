@@ -162,5 +162,5 @@ def _described(value: object) -> Any:
 
 
 def _is_neutral(field: Any, value: object) -> bool:
-    """Whether a field added later still has the value at which nothing changes; old identities then stay as they are."""
+    """Whether a field that was added later has the value at which nothing changes; old identities then stay."""
     return "neutral" in field.metadata and getattr(value, field.name) == field.metadata["neutral"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,7 +113,9 @@ def attach_lora(model: nn.Module, lora: Lora) -> nn.Module:
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM, r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets
     )
-    adapted: nn.Module = get_peft_model(model, config)
+    with warnings.catch_warnings():  # peft asks transformers by a name that the latter has since changed
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        adapted: nn.Module = get_peft_model(model, config)
     return adapted
 
 

@@ -96,7 +96,7 @@ def architecture(recipe: TinyRecipe, vocabulary: int) -> Any:
 
 
 def _train(corpus: Sequence[str], recipe: TinyRecipe, folder: Path, runtime: Runtime) -> None:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, set_seed
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback, Trainer, set_seed
 
     trained = train_tokenizer(corpus, recipe.vocabulary)
     tokenizer = PreTrainedTokenizerFast(
@@ -114,6 +114,7 @@ def _train(corpus: Sequence[str], recipe: TinyRecipe, folder: Path, runtime: Run
             train_dataset=blocks,
             callbacks=[ProgressCallback(runtime, "small language model")],
         )
+        trainer.remove_callback(PrinterCallback)
         resumable = find_resumable(work)
         result = trainer.train(resume_from_checkpoint=str(resumable) if resumable else None)
         report |= {"tokens": blocks.tokens, "loss": result.training_loss}
@@ -141,6 +142,7 @@ def _arguments(work: Path, recipe: TinyRecipe, runtime: Runtime) -> Any:
         logging_steps=10,
         save_steps=500,
         save_total_limit=2,
+        dataloader_pin_memory=torch.cuda.is_available() and runtime.device != "cpu",
         report_to="none",
         disable_tqdm=True,
         use_cpu=runtime.device == "cpu",

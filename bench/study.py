@@ -61,7 +61,7 @@ def run_study(
 ) -> list[RunResult]:
     """Runs every cell with every seed, one after the other; what is done already is not done again."""
     mirror = mirror_to(study.name, runtime)
-    results = []
+    results: list[RunResult] = []
     total = len(cells) * len(study.seeds)
     for config in cells.values():
         for seed in study.seeds:

@@ -15,10 +15,10 @@ from typing import Any
 from filelock import FileLock
 
 from bench.errors import UserError
-from bench.experiment import Mirror
 from bench.parsing import read_yaml
 from bench.run_store import RunDirectory, read_json, read_jsonl
 from bench.runtime import Runtime
+from bench.session import Mirror
 
 _STATUS = {
     "planned": "SCHEDULED",
@@ -151,7 +151,7 @@ class _Mirror:
         return run
 
     def _last_step(self, run_id: str, key: str) -> int:
-        return max(point.step for point in self._client.get_metric_history(run_id, key))
+        return max(int(point.step) for point in self._client.get_metric_history(run_id, key))
 
 
 def _metrics(directory: RunDirectory) -> Iterator[tuple[str, float, int]]:

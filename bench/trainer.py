@@ -19,9 +19,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from bench.collate import Collator, ExampleDataset, TokenisedExample
+from bench.collate import Collator, ExampleDataset, TokenisedExample, TrainingExamples
 from bench.config import Optimiser, Stage
 from bench.model import GraphLanguageModel
 from bench.progress import ProgressCallback
@@ -66,7 +66,7 @@ class StageJob:
         stage: its settings.
         identity: the stage's hash; weights of another identity are never taken for this one's.
         folder: where its checkpoints, logs and final weights are.
-        training, validation: tokenised examples, in data-set order.
+        training, validation: tokenised examples.
         collator: makes batches.
         seed: of the order of examples and of dropout.
         precision: `fp32`, or `bf16` for autocast.
@@ -75,7 +75,7 @@ class StageJob:
     stage: Stage
     identity: str
     folder: Path
-    training: Sequence[TokenisedExample]
+    training: TrainingExamples
     validation: Sequence[TokenisedExample]
     collator: Collator
     seed: int
@@ -150,14 +150,15 @@ def _train(model: GraphLanguageModel, job: StageJob, runtime: Runtime, heartbeat
     checkpoints = job.folder / "checkpoints"
     log = StageLog(job.folder, heartbeat)
     progress = ProgressCallback(runtime, job.stage.name)
+    dataset = ExampleDataset(job.training)
     trainer = StageTrainer(
         job,
         model=model,
         args=_arguments(job, checkpoints, runtime),
-        train_dataset=ExampleDataset(job.training),
-        eval_dataset=ExampleDataset(job.validation),
+        train_dataset=dataset,
+        eval_dataset=job.validation,
         data_collator=job.collator,
-        callbacks=[log, progress],
+        callbacks=[log, progress, EpochEntry(dataset)],
     )
     resumable = find_resumable(checkpoints)
     try:
@@ -187,6 +188,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def __init__(self, job: StageJob, **settings: Any) -> None:
         super().__init__(**settings)
         self.job = job
+        self.remove_callback(PrinterCallback)  # it would write every logged value to standard output
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Writes trained tensors only; a whole 7B model per checkpoint is waste, and tied embeddings fail to save."""
@@ -218,7 +220,11 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self.log({f"{metric_key_prefix}_loss": loss})
         if self.job.stage.keep == "best":
             self._keep_if_best(loss)
-        return {f"{metric_key_prefix}_loss": loss}
+        metrics = {f"{metric_key_prefix}_loss": loss}
+        # The handler takes note that the evaluation is done; without it the last one would be repeated.
+        done = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
+        self.control = done
+        return metrics
 
     def _keep_if_best(self, loss: float) -> None:
         best = self.job.folder / "best.safetensors"
@@ -228,6 +234,17 @@ class StageTrainer(Trainer):  # type: ignore[misc]
                     return
         described = {"step": str(self.state.global_step), "loss": repr(loss)}
         write_bytes(best, save(_portable(self.model.trainable_state()), metadata=described))
+
+
+class EpochEntry(TrainerCallback):  # type: ignore[misc]
+    """Tells the data set which epoch begins, or is resumed."""
+
+    def __init__(self, dataset: ExampleDataset) -> None:
+        self._dataset = dataset
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """`state.epoch` is a fraction, and after whole epochs may be just below their number."""
+        self._dataset.enter(math.floor((state.epoch or 0.0) + 1e-6))
 
 
 class StageLog(TrainerCallback):  # type: ignore[misc]
@@ -350,6 +367,7 @@ def _arguments(job: StageJob, checkpoints: Path, runtime: Runtime) -> TrainingAr
         logging_first_step=True,
         include_num_input_tokens_seen="non_padding",
         remove_unused_columns=False,  # the default would strip what the collator reads
+        dataloader_pin_memory=torch.cuda.is_available() and runtime.device != "cpu",
         report_to="none",  # bench.tracking mirrors the run directory instead
         disable_tqdm=True,
         use_cpu=runtime.device == "cpu",

@@ -227,6 +227,16 @@ class GraphInput(ABC):
         """
         return molecules
 
+    @property
+    def keeps_size(self) -> bool:
+        """Whether a substitute is meant to have as many atoms; pairs that could not be matched are then left out."""
+        return False
+
+    @property
+    def is_redrawn(self) -> bool:
+        """Whether training draws new substitutes in every epoch."""
+        return False
+
     def transform(self, encoding: MoleculeEncoding) -> MoleculeEncoding:
         """The representation that the projector reads in the place of the encoder's."""
         return encoding

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from encoders.base import EncoderError, GraphInput, MoleculeEncoding, with_values
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,41 +36,48 @@ class Shuffled(GraphInput):
     """Another molecule's graph: within a split each graph is given away once and received once.
 
     Args:
-        match_size: give each graph to a molecule of the same number of atoms. A plain shuffle also changes how many
-            tokens there are, and so measures size as well as structure. Molecules without an equal go to the nearest
-            size, the smaller one first.
+        match_size: give each graph to a molecule of the same number of atoms; one that has no equal goes to the nearest
+            size. At test this is the fair swap, since any other also changes the number of tokens. At training it
+            leaves what goes with size from molecule to molecule: in larger molecules rings are more common, and so is
+            the word ring. A training control in which the graph says nothing at all is `match_size: false`.
+        redraw: give graphs away anew in every epoch of training; a partner that stays the same can be memorised.
     """
 
     name: ClassVar[str] = "shuffled"
 
     match_size: bool = True
+    redraw: bool = True
+
+    @property
+    def is_redrawn(self) -> bool:  # noqa: D102 - inherited
+        return self.redraw
+
+    @property
+    def keeps_size(self) -> bool:  # noqa: D102 - inherited
+        return self.match_size
 
     def substitute(self, molecules: Sequence[str], sizes: Sequence[int], seed: int) -> Sequence[str]:  # noqa: D102 - inherited
         count = len(molecules)
         if count < 2:
             raise EncoderError(f"graph_input shuffled needs at least 2 distinct molecules in a split, found {count}")
         order = np.random.default_rng(seed).permutation(count)
-        if not self.match_size:
-            return _rotated(molecules, [order])
-        sized = np.asarray(sizes)
-        order = order[np.argsort(sized[order], kind="stable")]
-        groups = np.split(order, np.flatnonzero(np.diff(sized[order])) + 1)
-        paired = [group for group in groups if len(group) > 1]
-        alone = np.concatenate([group for group in groups if len(group) == 1] or [order[:0]])
-        if len(alone) == 1:
-            nearest = min(range(len(paired)), key=lambda i: abs(int(sized[paired[i][0]]) - int(sized[alone[0]])))
-            paired[nearest] = np.append(paired[nearest], alone)
-        elif len(alone) > 1:
-            # Neighbours in size swap graphs, the last three in a ring where their number is odd.
-            starts = range(0, len(alone) - 1, 2)
-            paired += [alone[start : len(alone) if start + 3 == len(alone) else start + 2] for start in starts]
-        return _rotated(molecules, paired)
+        groups = _groups_of_equal_size(order, np.asarray(sizes)) if self.match_size else [order]
+        substitutes = list(molecules)
+        for group in groups:
+            for receiver, giver in zip(group, np.roll(group, -1), strict=True):
+                substitutes[receiver] = molecules[giver]
+        return substitutes
 
 
-def _rotated(molecules: Sequence[str], groups: Sequence[np.ndarray]) -> Sequence[str]:
-    """Each molecule replaced by the next one of its group; no molecule keeps its own."""
-    substitutes = list(molecules)
-    for group in groups:
-        for receiver, giver in zip(group, np.roll(group, -1), strict=True):
-            substitutes[receiver] = molecules[giver]
-    return substitutes
+def _groups_of_equal_size(order: NDArray[np.int64], sizes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Groups of at least two molecules; one without an equal joins the group nearest in size."""
+    ordered = order[np.argsort(sizes[order], kind="stable")]
+    groups = np.split(ordered, np.flatnonzero(np.diff(sizes[ordered])) + 1)
+    while len(groups) > 1 and any(len(group) == 1 for group in groups):
+        lonely = next(position for position, group in enumerate(groups) if len(group) == 1)
+        neighbours = [position for position in (lonely - 1, lonely + 1) if 0 <= position < len(groups)]
+        size = int(sizes[groups[lonely][0]])
+        nearest = min(neighbours, key=lambda position: abs(int(sizes[groups[position][0]]) - size))
+        first, second = sorted((lonely, nearest))
+        groups[first : second + 1] = [np.concatenate([groups[first], groups[second]])]
+    return groups

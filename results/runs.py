@@ -61,9 +61,7 @@ def read_runs(sources: Sequence[Path]) -> list[Run]:
             folders.append(source)
         folders += sorted(path.parent for path in source.glob("*/status.json"))
     if not folders:
-        raise ResultsError(
-            f"{', '.join(map(str, sources))}: holds no run; `molgraft run` or `molgraft demo` makes some"
-        )
+        raise ResultsError(f"{', '.join(map(str, sources))}: holds no run; `molgraft run` makes one")
     runs = [_read(folder) for folder in folders]
     return sorted(runs, key=lambda run: (run.name, run.seed if run.seed is not None else -1))
 
@@ -93,7 +91,7 @@ def reliance_gains(run: Run, entry: Mapping[str, Any]) -> dict[str, float]:
     if identity is None:
         return {}
     rows = _json_lines(run.folder / "reliance" / f"{identity}.jsonl")
-    return {row["example_id"]: (row["real"] - row["swapped"]) / row["tokens"] for row in rows if row["tokens"]}
+    return {row["example_id"]: (row["real"] - row["swapped"]) / row["tokens"] for row in rows if row["counts"]}
 
 
 def _read(folder: Path) -> Run:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any
 
 from results.runs import ResultsError, Run, evaluation_of, reliance_gains, score_of
 from results.statistics import Interval, Spread, averaged_per_example, mean_over_examples, over_seeds
 
-Format = Literal["markdown", "latex", "json"]
-FORMATS: tuple[str, ...] = get_args(Format)
+FORMATS = ("markdown", "latex", "json")
 
 METRICS: Mapping[str, tuple[str, ...]] = {
     "caption": ("bleu-2", "bleu-4", "rouge-l", "meteor"),
@@ -111,7 +111,7 @@ def _row(members: Sequence[Run], split: str, protocol: str, names: Sequence[str]
         seeds=tuple(run.seed for run in finished if run.seed is not None),
         metrics={name: over_seeds(_values(finished, split, protocol, name)) for name in names},
         loss=over_seeds([_validation_loss(run.summary) for run in finished]),
-        reliance=mean_over_examples(averaged_per_example(gains)),
+        reliance=mean_over_examples(averaged_per_example([gain for gain in gains if gain])),
         trained=summary["parameters"]["trained_sum"] if summary else None,
         seconds=over_seeds([run.summary["seconds"] for run in finished]),
         states=tuple(run.error or run.state for run in members if run not in finished),
@@ -159,12 +159,16 @@ def cells_of(table: Table) -> tuple[list[str], list[list[str]]]:
         "cell": lambda row: row.name,
         "seeds": lambda row: str(len(row.seeds)) + "".join(f", 1 {state}" for state in row.states),
         "loss": lambda row: shown(row.loss),
-        **{name: (lambda row, name=name: shown(row.metrics[name])) for name in names},
+        **{name: partial(_metric, name=name) for name in names},
         "reliance": lambda row: _interval(row.reliance),
         "trained parameters": lambda row: _NO_VALUE if row.trained is None else f"{row.trained:,}",
         "seconds": lambda row: shown(row.seconds, 0),
     }
     return list(columns), [[show(row) for show in columns.values()] for row in table.rows]
+
+
+def _metric(row: Row, name: str) -> str:
+    return shown(row.metrics[name])
 
 
 def _interval(value: Interval | None) -> str:

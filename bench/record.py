@@ -1,0 +1,118 @@
+"""What a run writes down about itself: the resolved configuration, the manifest, the parameters, the result."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import yaml
+
+from bench.model import GraphLanguageModel
+from bench.parsing import to_mapping
+from bench.prepare import Prepared, rejections_csv
+from bench.provenance import provenance
+from bench.run_store import RunDirectory, read_json, write_json, write_text
+from tasks.prompts import as_text, prompt_of, render
+
+
+def summarise(prepared: Prepared, directory: RunDirectory, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """A run's result: what it is, what it cost, and every score it has so far."""
+    config = prepared.config
+    stages = []
+    for position, stage in enumerate(config.stages):
+        described = read_json(directory.stage(position, stage.name) / "stage.json")
+        stages.append({"name": stage.name, "stage_id": described["stage_id"], **described["outcome"]})
+    # Scores of earlier evaluations of this run (another split, another generation) stay beside the new ones.
+    evaluations = {entry["predict_id"]: entry for entry in _earlier_entries(directory)}
+    for entry in entries:
+        earlier = evaluations.get(entry["predict_id"], {}).get("scores", [])
+        fresh = {score["score_id"] for score in entry["scores"]}
+        entry["scores"] += [score for score in earlier if score["score_id"] not in fresh]
+        evaluations[entry["predict_id"]] = entry
+    return {
+        "name": config.name,
+        "seed": config.seed,
+        "cell_id": prepared.cell,
+        "train_id": prepared.train_id,
+        "encoder": config.encoder.name,
+        "projector": config.projector.name,
+        "llm": config.llm.name,
+        "text_input": config.text_input.name,
+        "graph_input": {"train": config.graph_input.train.name, "test": config.graph_input.test.name},
+        "parameters": read_json(directory.path / "parameters.json"),
+        "stages": stages,
+        "scored_weights": f"{config.stages[-1].keep} of stage {config.stages[-1].name}",
+        "evaluations": list(evaluations.values()),
+        "rejected": {part: len(rows) for part, rows in prepared.rejections.items()},
+        "seconds": directory.status().seconds,
+    }
+
+
+def _earlier_entries(directory: RunDirectory) -> list[dict[str, Any]]:
+    file = directory.path / "result.json"
+    entries: list[dict[str, Any]] = read_json(file)["evaluations"] if file.exists() else []
+    return entries
+
+
+def describe(prepared: Prepared, directory: RunDirectory) -> None:
+    """The resolved configuration, what the run is made from, what was left out, and what a prompt looks like."""
+    config = prepared.config
+    write_text(directory.config_file, yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True))
+    write_text(directory.path / "rejected.csv", rejections_csv(prepared.rejections))
+    write_json(
+        directory.manifest_file,
+        {
+            "train_id": prepared.train_id,
+            "cell_id": prepared.cell,
+            "stage_ids": list(prepared.stage_ids),
+            "data": prepared.sources,
+            "examples": {
+                "training": [len(data.training) for data in prepared.stages],
+                "validation": [len(data.validation) for data in prepared.stages],
+                "evaluation": [len(data.examples) for data in prepared.evaluations],
+            },
+            "rejected": {part: len(rows) for part, rows in prepared.rejections.items()},
+            "llm": {"origin": prepared.llm.origin, "identity": prepared.llm.identity},
+            "features": prepared.store.folder.name,
+            "prompts": _sample_prompts(prepared),
+            "generation": asdict(config.evaluation.generation),
+            "scored_weights": f"{config.stages[-1].keep} of stage {config.stages[-1].name}",
+            "made_with": provenance(),
+        },
+    )
+
+
+def _sample_prompts(prepared: Prepared) -> list[dict[str, str]]:
+    config = prepared.config
+    samples = []
+    for data in prepared.evaluations:
+        example = data.examples[0]
+        segments = render(example, config.prompt, config.text_input, graph=config.projector.places_tokens)
+        prompt = prompt_of(segments)
+        samples.append(
+            {
+                "task": data.task.name,
+                "example_id": example.id,
+                "prompt": as_text(prompt),
+                "answer": as_text(segments[len(prompt) :]),
+            }
+        )
+    return samples
+
+
+def count_parameters(model: GraphLanguageModel, prepared: Prepared, directory: RunDirectory) -> None:
+    """Parameters per part, and how many of them any stage trains."""
+    counts = dict.fromkeys(("encoder", "projector", "llm", "adapters"), 0)
+    trained: set[str] = set()
+    for stage in prepared.config.stages:
+        model.freeze(stage.trains)
+        trained |= {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trainable = dict(counts)
+    for name, parameter in model.named_parameters():
+        part = "adapters" if "lora_" in name else name.partition(".")[0]
+        counts[part] += parameter.numel()
+        trainable[part] += parameter.numel() if name in trained else 0
+    write_json(
+        directory.path / "parameters.json",
+        {"total": counts, "trained": trainable, "trained_sum": sum(trainable.values())},
+    )

@@ -1,0 +1,47 @@
+"""What several test files share: where real data are, and a run small enough to be trained in seconds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def real_data() -> Path | None:
+    """The folder of real data: `$MOLGRAFT_DATA`, else `../shared/data` beside the repository."""
+    chosen = os.environ.get("MOLGRAFT_DATA")
+    folder = Path(chosen) if chosen else REPOSITORY.parent / "shared" / "data"
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Real data; tests that need them are skipped where there are none."""
+    folder = real_data()
+    if folder is None:
+        pytest.skip("no real data: set MOLGRAFT_DATA to the folder that holds them")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that all tests of a session share, so that the small language model is trained once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+# Settings that make the preset `demo` a matter of seconds; every part of the path stays real.
+QUICK = (
+    "limits={train: 64, validation: 16}",
+    "evaluation.limit=12",
+    "evaluation.generation={max_new_tokens: 12, batch_size: 4}",
+    "llm.tiny={vocabulary: 400, width: 32, layers: 1, heads: 2, context: 512, steps: 8, batch_tokens: 512, block: 64}",
+    "encoder.layers=2",
+    "encoder.width=16",
+    "stages.align={steps: 6, batch_size: 4, validate_every: 3, checkpoint_every: 2, name: align, "
+    "trains: {encoder: full, projector: full}}",
+    "stages.tune={steps: 6, batch_size: 4, validate_every: 3, checkpoint_every: 2, name: tune, "
+    "trains: {encoder: full, projector: full, llm: lora}}",
+)
