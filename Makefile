@@ -1,0 +1,48 @@
+# `make demo` shows the whole path, `make test` proves it; each sets up what it needs.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Compiling every file of every package takes longer than compiling those that are imported, when they are.
+PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint install smoke wheel clean
+
+demo: $(VENV)/.runtime
+	$(BIN)/molgraft demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The smoke benchmark: the demonstration's study and its one answer, with a non-zero exit where it is not as it must be.
+smoke: $(VENV)/.development
+	$(BIN)/python -m benchmarks.smoke
+
+# A wheel, installed into an environment of its own and tried there.
+wheel: $(VENV)/.development
+	bash benchmarks/try_wheel.sh $(PYTHON) $(BIN)/python
+
+install: $(VENV)/.runtime
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "molgraft needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.runtime: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "installing molgraft and what it needs into $(VENV); this takes some minutes"
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.development: $(VENV)/.runtime
+	$(PIP) --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
