@@ -221,7 +221,7 @@ def _small_model(config: RunConfig, reader: _Reader, runtime: Runtime) -> Locate
 def _feature_store(config: RunConfig, examples: Sequence[Example], runtime: Runtime) -> FeatureStore:
     molecules = list(dict.fromkeys(molecule for example in examples for molecule in example.molecules))
     schemes = config.encoder.features() if config.projector.places_tokens else ()
-    with Progress(console=runtime.console, disable=not runtime.progress, transient=True) as progress:
+    with Progress(console=runtime.console, disable=not runtime.bars, transient=True) as progress:
         bar = progress.add_task("featurising molecules", total=len(molecules))
         return FeatureStore.open_or_build(
             runtime.cache_folder("features"),

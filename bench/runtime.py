@@ -51,8 +51,13 @@ class Runtime:
     def tracked(self, items: Iterable[T], what: str, total: int) -> Iterator[T]:
         """`items` with a progress bar on standard error."""
         yield from track(
-            items, description=what, total=total, console=self.console, disable=not self.progress, transient=True
+            items, description=what, total=total, console=self.console, disable=not self.bars, transient=True
         )
+
+    @property
+    def bars(self) -> bool:
+        """Whether progress bars are drawn: where they are wanted and a terminal can show them."""
+        return self.progress and self.console.is_terminal
 
     def say(self, message: str) -> None:
         """A line to the person who waits, on standard error."""

@@ -13,9 +13,9 @@ from results.statistics import Interval, Spread, averaged_per_example, mean_over
 
 FORMATS = ("markdown", "latex", "json")
 
-METRICS: Mapping[str, tuple[str, ...]] = {
-    "caption": ("bleu-2", "bleu-4", "rouge-l", "meteor"),
-}
+SHOWN = ("bleu-2", "bleu-4", "rouge-l", "meteor")
+"""The metrics that get a column, in this order; all others are in the run's result."""
+
 _NO_VALUE = "n/a"
 
 
@@ -72,7 +72,8 @@ def build_table(runs: Sequence[Run], protocol: str, split: str = "test") -> Tabl
     cells: dict[str, list[Run]] = {}
     for run in runs:
         cells.setdefault(run.cell, []).append(run)
-    names = [name for name in next(iter(METRICS.values())) if any(_values(finished, split, protocol, name))]
+    offered = {name for run in finished for name in (score_of(evaluation_of(run, split), protocol) or {})["metrics"]}
+    names = [name for name in SHOWN if name in offered]
     rows = [_row(members, split, protocol, names) for members in cells.values()]
     full_name = next(s["protocol"] for run in finished if (s := score_of(evaluation_of(run, split), protocol)))
     return Table(full_name, split, tuple(rows), tuple(_notes(finished, split, protocol)))
@@ -158,7 +159,7 @@ def cells_of(table: Table) -> tuple[list[str], list[list[str]]]:
     columns: dict[str, Callable[[Row], str]] = {
         "cell": lambda row: row.name,
         "seeds": lambda row: str(len(row.seeds)) + "".join(f", 1 {state}" for state in row.states),
-        "loss": lambda row: shown(row.loss),
+        "validation loss": lambda row: shown(row.loss),
         **{name: partial(_metric, name=name) for name in names},
         "reliance": lambda row: _interval(row.reliance),
         "trained parameters": lambda row: _NO_VALUE if row.trained is None else f"{row.trained:,}",
