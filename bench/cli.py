@@ -58,7 +58,6 @@ def settings(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command; a user's mistake ends in one line and exit status 2, a failure in status 1."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its advice is about calls that the user did not make
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     sys.exit(_status(arguments))
 
 

@@ -6,7 +6,8 @@ import hashlib
 import re
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from bench.runtime import Runtime
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
+_WORTH_A_BAR = 500_000_000  # bytes of weights
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -71,7 +73,8 @@ def load(located: LocatedModel, dtype: str) -> tuple[nn.Module, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(located.path, dtype=_DTYPES[dtype], local_files_only=True)
+        with _quiet_if_small(located.path):
+            model = AutoModelForCausalLM.from_pretrained(located.path, dtype=_DTYPES[dtype], local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(located.path, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ConfigError("llm.name", f"{located.origin} cannot be loaded: {_first_line(error)}") from error
@@ -172,6 +175,22 @@ def _adaptable(model: nn.Module) -> Sequence[str]:
     """Names of the linear maps; GPT-2's `Conv1D` is one too."""
     kinds = {"Linear", "Conv1D"}
     return [name for name, module in model.named_modules() if type(module).__name__ in kinds]
+
+
+@contextmanager
+def _quiet_if_small(folder: Path) -> Iterator[None]:
+    """Without transformers' progress bar where loading takes no time; a model of many gigabytes keeps it."""
+    from transformers.utils import logging
+
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    if size > _WORTH_A_BAR or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def _first_line(error: BaseException) -> str:
