@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from bench import command_data, command_doctor, command_list, command_run, command_score, command_tables
@@ -63,12 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _status(arguments: Sequence[str] | None) -> int:
     try:
-        status = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        given = list(arguments) if arguments is not None else None
+        status = app(args=given, prog_name="molgraft", standalone_mode=False)
         return status if isinstance(status, int) else 0
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output, `head` for one, has seen enough
@@ -79,6 +76,9 @@ def _status(arguments: Sequence[str] | None) -> int:
 
 
 def _explain(error: Exception) -> int:
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # a wrong option; click's, which typer carries within
+        error.show()
+        return int(error.exit_code)
     if is_user_error(error):
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -107,8 +107,17 @@ class GinLayer(nn.Module):
         """Rows `(n, width)` after one round of messages along `source -> target`, both `(e,)`."""
         messages = hidden.index_select(0, source) + _embed(self.bond_embeddings, bonds)
         own = hidden + _embed(self.bond_embeddings, self.self_loop)
-        summed: Tensor = self.norm(self.mlp(own.index_add(0, target, messages)))
-        return summed
+        return self._normed(self.mlp(own.index_add(0, target, messages)))
+
+    def _normed(self, rows: Tensor) -> Tensor:
+        """Batch norm; a batch of one single atom has no spread to norm by, and takes the running statistics."""
+        norm = self.norm
+        if self.training and rows.shape[0] == 1:
+            return functional.batch_norm(
+                rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+            )
+        normed: Tensor = norm(rows)
+        return normed
 
 
 def read_out(rows: Ragged, how: Readout) -> Ragged:
