@@ -331,7 +331,8 @@ def test_an_unknown_preset_is_refused_with_a_suggestion() -> None:
     message = refusal(source="dmeo")
     for part in ("dmeo: neither a YAML file nor one of our presets", "Did you mean demo?", "chebi20-tiny, demo"):
         assert part in message
-    assert "one of our studies" in str(pytest.raises(UserError, find_config, "nothing", None, "studies").value)
+    with pytest.raises(UserError, match="nothing: neither a YAML file nor one of our studies"):
+        find_config("nothing", folder="studies")
 
 
 def test_parts_that_do_not_fit_are_named_on_both_sides() -> None:

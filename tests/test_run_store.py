@@ -115,9 +115,8 @@ def test_numbers_that_json_does_not_have_are_refused_and_leave_the_old_file(tmp_
 
 
 def test_a_full_disk_is_told_from_other_errors(tmp_path: Path) -> None:
-    with pytest.raises(OSError) as caught, open("/dev/full", "w") as full:
-        full.write("x")
-        full.flush()
+    with pytest.raises(OSError) as caught:
+        Path("/dev/full").write_text("x")
     assert is_disk_error(caught.value, tmp_path)
     assert is_disk_error(PermissionError(13, "denied"), tmp_path)
     assert not is_disk_error(FileNotFoundError(2, "none"), tmp_path)
