@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,15 @@ def built(declaration: Gin, seed: int = 0) -> EncoderModule:
             noise = torch.rand(tensor.shape, generator=generator)
             tensor.copy_(0.5 + noise if name.endswith("running_var") else noise - 0.5)
     return module.eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors as small as these are far slower on several threads, the more so where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -322,12 +331,16 @@ class TestGin:
             states.append(DECLARATIONS[0].build().state_dict())
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
-    def test_training_repeats_bit_for_bit(self, store: FeatureStore):
+    def test_training_on_several_threads_repeats_bit_for_bit(self, store: FeatureStore):
         gradients = []
-        for _ in range(4):
-            module = built(DECLARATIONS[0]).train()
-            module(store.batch(MOLECULES * 8), levels_of(DECLARATIONS[0]))["atom"].values.square().sum().backward()
-            gradients.append([parameter.grad for parameter in module.parameters()])
+        torch.set_num_threads(4)
+        try:
+            for _ in range(4):
+                module = built(DECLARATIONS[0]).train()
+                module(store.batch(MOLECULES * 20), levels_of(DECLARATIONS[0]))["atom"].values.square().sum().backward()
+                gradients.append([parameter.grad for parameter in module.parameters()])
+        finally:
+            torch.set_num_threads(1)
         assert all(torch.equal(a, b) for other in gradients[1:] for a, b in zip(gradients[0], other, strict=True))
 
     def test_dropout_acts_in_training_only(self, store: FeatureStore):
