@@ -59,6 +59,8 @@ def run(
     Raises:
         UserError: the configuration or its data cannot be used, the run is being worked on, or it failed before.
     """
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
     prepared = prepare(config, runtime, catalogue)
     directory = run_directory(prepared, runtime)
     with directory.lock():
@@ -182,11 +184,9 @@ def device_of(runtime: Runtime) -> torch.device:
 
 def _work(prepared: Prepared, directory: RunDirectory, runtime: Runtime, mirror: Mirror) -> dict[str, Any]:
     config, log = prepared.config, Log(directory, mirror)
+    describe(prepared, directory)
     log.status("running", "prepared")
     log.write(f"session begins; {prepared.train_id}")
-    describe(prepared, directory)
-    if runtime.threads:
-        torch.set_num_threads(runtime.threads)
     stages_done = all(
         _is_finished(directory.stage(k, stage.name), identity)
         for k, (stage, identity) in enumerate(zip(config.stages, prepared.stage_ids, strict=True))

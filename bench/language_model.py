@@ -7,7 +7,7 @@ import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from bench.runtime import Runtime
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
-_WORTH_A_BAR = 500_000_000  # bytes of weights
+_WORTH_A_BAR = 500_000_000  # bytes of weights, from which on loading is a wait
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -73,7 +73,8 @@ def load(located: LocatedModel, dtype: str) -> tuple[nn.Module, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        with _quiet_if_small(located.path):
+        size = sum(file.stat().st_size for file in located.path.glob("*.safetensors"))
+        with without_bars() if size < _WORTH_A_BAR else nullcontext():
             model = AutoModelForCausalLM.from_pretrained(located.path, dtype=_DTYPES[dtype], local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(located.path, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -120,6 +121,20 @@ def attach_lora(model: nn.Module, lora: Lora) -> nn.Module:
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         adapted: nn.Module = get_peft_model(model, config)
     return adapted
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Without transformers' own progress bars, for models that are read and written in no time."""
+    from transformers.utils import logging
+
+    before = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if before:
+            logging.enable_progress_bar()
 
 
 def embedding_width(model: nn.Module) -> int:
@@ -175,22 +190,6 @@ def _adaptable(model: nn.Module) -> Sequence[str]:
     """Names of the linear maps; GPT-2's `Conv1D` is one too."""
     kinds = {"Linear", "Conv1D"}
     return [name for name, module in model.named_modules() if type(module).__name__ in kinds]
-
-
-@contextmanager
-def _quiet_if_small(folder: Path) -> Iterator[None]:
-    """Without transformers' progress bar where loading takes no time; a model of many gigabytes keeps it."""
-    from transformers.utils import logging
-
-    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    if size > _WORTH_A_BAR or not logging.is_progress_bar_enabled():
-        yield
-        return
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.enable_progress_bar()
 
 
 def _first_line(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from bench.config import TinyRecipe
 from bench.errors import ConfigError
 from bench.identity import content_hash
-from bench.language_model import LocatedModel, files_identity
+from bench.language_model import LocatedModel, files_identity, without_bars
 from bench.progress import ProgressCallback
 from bench.run_store import write_json
 from bench.runtime import Runtime
@@ -58,7 +58,8 @@ def ensure_small_model(corpus: Sequence[str], recipe: TinyRecipe, runtime: Runti
     folder = root / f"tiny-{identity}"
     with FileLock(root / f"{folder.name}.lock"):
         if not folder.exists():
-            _train(corpus, recipe, folder, runtime)
+            with without_bars():
+                _train(corpus, recipe, folder, runtime)
     return LocatedModel(folder, files_identity(folder, runtime), f"small language model {identity}")
 
 

@@ -40,6 +40,7 @@ def provenance() -> Mapping[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "threads": _threads(),
         "host": socket.gethostname(),
         "accelerator": _accelerator(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -81,6 +82,11 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _threads() -> int | None:
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())
 
 
 def _accelerator() -> str | None:

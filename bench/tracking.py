@@ -6,6 +6,7 @@ store can be rebuilt from nothing. A failure here never stops a run.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -81,6 +82,7 @@ class _Mirror:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it announces each table that it creates
         self._runtime.runs.mkdir(parents=True, exist_ok=True)
         # Two processes that both create the tables of a fresh store crash each other.
         with FileLock(self._runtime.runs / ".mlflow.lock"):
@@ -126,22 +128,23 @@ class _Mirror:
             client.set_terminated(run_id, _STATUS[status.state])
 
     def _child(self, directory: RunDirectory) -> Any:
+        manifest, config = read_json(directory.manifest_file), read_yaml(directory.config_file)
+        found = self._client.search_runs(
+            [self._experiment], f"tags.`molgraft.train_id` = '{manifest['train_id']}'", max_results=1
+        )
+        return found[0] if found else self._new_child(directory, manifest, config)
+
+    def _new_child(self, directory: RunDirectory, manifest: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
         from mlflow.entities import Param
 
-        manifest = read_json(directory.manifest_file) if directory.manifest_file.exists() else {}
-        identity = manifest.get("train_id", directory.path.name.rpartition("-")[2])
-        found = self._client.search_runs([self._experiment], f"tags.`molgraft.train_id` = '{identity}'", max_results=1)
-        if found:
-            return found[0]
-        config = read_yaml(directory.config_file) if directory.config_file.exists() else {}
-        commit = (manifest.get("made_with", {}).get("git") or {}).get("commit")
+        commit = (manifest["made_with"]["git"] or {}).get("commit")
         tags = {
             "mlflow.parentRunId": self._parent,
             "mlflow.runName": directory.path.name,
             "molgraft.kind": "run",
-            "molgraft.train_id": identity,
-            "molgraft.cell_id": manifest.get("cell_id", ""),
-            "molgraft.seed": str(config.get("seed", "")),
+            "molgraft.train_id": manifest["train_id"],
+            "molgraft.cell_id": manifest["cell_id"],
+            "molgraft.seed": str(config["seed"]),
             **({"mlflow.source.git.commit": commit} if commit else {}),
         }
         run = self._client.create_run(self._experiment, tags=tags)
