@@ -20,8 +20,14 @@ from bench.errors import ConfigError
 from bench.run_store import read_json, write_json
 from bench.runtime import Runtime
 
+TRAINING_REPORT = "training_report.json"
+"""What a small language model was made from; beside its files, and no part of what it is."""
+
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
+# Which release of transformers wrote a file changes nothing that a model computes.
+_WRITTEN_BY = re.compile(rb'\s*"transformers_version": "[^"]*",?')
+_SMALL = 1_000_000  # bytes, below which a file is hashed each time
 _WORTH_A_BAR = 500_000_000  # bytes of weights, from which on loading is a wait
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -145,7 +151,7 @@ def embedding_width(model: nn.Module) -> int:
 
 def files_identity(folder: Path, runtime: Runtime) -> str:
     """Hash of a model's files. Large files are hashed once and remembered by path, size and time of change."""
-    files = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)})
+    files = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)} - {folder / TRAINING_REPORT})
     digest = hashlib.sha256()
     for path in files:
         digest.update(f"{path.name}\n{_file_hash(path, runtime)}\n".encode())
@@ -154,7 +160,9 @@ def files_identity(folder: Path, runtime: Runtime) -> str:
 
 def _file_hash(path: Path, runtime: Runtime) -> str:
     stat = path.stat()
-    if stat.st_size < 1_000_000:
+    if path.suffix == ".json" and stat.st_size < _SMALL:
+        return hashlib.sha256(_WRITTEN_BY.sub(b"", path.read_bytes())).hexdigest()
+    if stat.st_size < _SMALL:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     key = hashlib.sha256(f"{path.resolve()}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()).hexdigest()[:24]
     remembered = runtime.cache_folder("file-hashes") / f"{key}.json"

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from bench.config import TinyRecipe
 from bench.errors import ConfigError
 from bench.identity import content_hash
-from bench.language_model import LocatedModel, files_identity, without_bars
+from bench.language_model import TRAINING_REPORT, LocatedModel, files_identity, without_bars
 from bench.progress import ProgressCallback
 from bench.run_store import write_json
 from bench.runtime import Runtime
@@ -122,7 +122,7 @@ def _train(corpus: Sequence[str], recipe: TinyRecipe, folder: Path, runtime: Run
     finished = work / "finished"
     model.cpu().save_pretrained(finished)
     tokenizer.save_pretrained(finished)
-    write_json(finished / "training_report.json", report)
+    write_json(finished / TRAINING_REPORT, report)
     os.replace(finished, folder)
     shutil.rmtree(work)
 

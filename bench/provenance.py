@@ -25,7 +25,6 @@ _PACKAGES = (
     "numpy",
     "scipy",
     "nltk",
-    "rouge-score",
     "mlflow",
 )
 
