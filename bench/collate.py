@@ -28,6 +28,7 @@ class TokenisedExample:
         labels: `(L,)` token ids where supervised, else `IGNORED`.
         soft: `(L,)` bool, where soft tokens stand.
         molecules: the molecules whose graphs are read, in the order of their placeholders.
+        places: where each one's soft tokens begin and end, `[begin, end)`.
         prompt_length: tokens before the last answer.
         prompt_sha: hash of the rendered prompt.
         cut: answer tokens lost to `max_length`.
@@ -38,6 +39,7 @@ class TokenisedExample:
     labels: NDArray[np.int64]
     soft: NDArray[np.bool_]
     molecules: tuple[str, ...]
+    places: tuple[tuple[int, int], ...]
     prompt_length: int
     prompt_sha: str
     cut: int = 0
@@ -97,11 +99,12 @@ class Layout:
 
     def truncated(self, example: TokenisedExample) -> TokenisedExample:
         """The example with its answer cut at `max_length`; the prompt is never cut."""
-        excess = len(example.ids) - self.max_length
-        if excess <= 0:
+        if len(example.ids) <= self.max_length:
             return example
-        keep = slice(0, self.max_length)
-        return replace(example, ids=example.ids[keep], labels=example.labels[keep], soft=example.soft[keep], cut=excess)
+        # A graph is read whole or not at all.
+        end = min([self.max_length, *(begin for begin, end in example.places if begin < self.max_length < end)])
+        keep, cut = slice(0, end), len(example.ids) - end
+        return replace(example, ids=example.ids[keep], labels=example.labels[keep], soft=example.soft[keep], cut=cut)
 
     def fits(self, example: TokenisedExample) -> bool:
         """Whether anything supervised is left within `max_length`."""
@@ -132,6 +135,7 @@ class Layout:
         labels: list[int] = []
         soft: list[bool] = []
         molecules: list[str] = []
+        places: list[tuple[int, int]] = []
         prompt_length = 0
         for position, segment in enumerate(segments):
             if position == len(prompt_segments):
@@ -140,6 +144,7 @@ class Layout:
                 molecule = example.molecules[segment.molecule]
                 molecule = swapped.get(molecule, molecule)
                 molecules.append(molecule)
+                places.append((len(ids), len(ids) + soft_of[molecule]))
                 piece = [self.padding] * soft_of[molecule]
             else:
                 piece = self._piece(segment, tokens_of)
@@ -152,6 +157,7 @@ class Layout:
             np.array(labels, dtype=np.int64),
             np.array(soft, dtype=np.bool_),
             tuple(molecules),
+            tuple(places),
             prompt_length,
             prompt_sha(prompt_segments),
         )
@@ -159,6 +165,8 @@ class Layout:
     def _piece(self, segment: Segment, tokens_of: Mapping[str, list[int]]) -> list[int]:
         if segment.kind == "text":
             return tokens_of[segment.text]
+        if segment.kind == "answer":
+            return []
         special = self.tokenizer.bos_token_id if segment.kind == "begin" else self.tokenizer.eos_token_id
         return [] if special is None else [int(special)]
 
@@ -202,7 +210,12 @@ class Collator:
             soft[row, place] = example.soft[:length]
         supervised = np.flatnonzero((labels != IGNORED).any(axis=0))
         first_target = int(supervised[0]) if len(supervised) else 1
-        molecules = [molecule for example in examples for molecule in example.molecules]
+        molecules = [
+            molecule
+            for example, length in zip(examples, lengths, strict=True)
+            for molecule, (_, end) in zip(example.molecules, example.places, strict=True)
+            if end <= length
+        ]
         return {
             "input_ids": torch.from_numpy(ids),
             "attention_mask": torch.from_numpy(mask),

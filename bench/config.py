@@ -101,6 +101,7 @@ class Trains:
     """Which parts a stage trains; a frozen part stays in evaluation mode, so that batch norm statistics stay too.
 
     Args:
+        llm: `full` includes its embeddings.
         embeddings: the language model's token embeddings (and its output embedding, where the two are tied).
     """
 

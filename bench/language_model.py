@@ -76,7 +76,7 @@ def load(located: LocatedModel, dtype: str) -> tuple[nn.Module, Any]:
     Raises:
         ConfigError: transformers cannot read the folder, or the tokenizer has no end token.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     try:
         size = sum(file.stat().st_size for file in located.path.glob("*.safetensors"))
@@ -85,6 +85,9 @@ def load(located: LocatedModel, dtype: str) -> tuple[nn.Module, Any]:
         tokenizer = AutoTokenizer.from_pretrained(located.path, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ConfigError("llm.name", f"{located.origin} cannot be loaded: {_first_line(error)}") from error
+    # What a checkpoint says of generation (penalties, suppressed tokens) would fill whatever a run leaves open, and so
+    # change its answers without standing in its configuration.
+    model.generation_config = GenerationConfig()
     if tokenizer.eos_token_id is None:
         raise ConfigError("llm.name", f"{located.origin} has a tokenizer without an end token, so no answer would end")
     return model, tokenizer
@@ -115,6 +118,8 @@ def attach_lora(model: nn.Module, lora: Lora) -> nn.Module:
 
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     if isinstance(targets, list):
+        if not targets:
+            raise ConfigError("llm.lora.targets", "is empty; name linear maps, or `all-linear`")
         maps = _adaptable(model)
         for target in targets:
             if not any(name == target or name.endswith(f".{target}") for name in maps):

@@ -80,6 +80,7 @@ class GraphLanguageModel(nn.Module):
         self.levels = frozenset(levels)
         self.graph_input: GraphInput = Real()
         self._frozen: tuple[nn.Module, ...] = ()
+        self._trains = Trains()
         self.freeze(Trains())
 
     def freeze(self, trains: Trains) -> None:
@@ -91,6 +92,7 @@ class GraphLanguageModel(nn.Module):
             parameter.requires_grad_(trains.llm == ("lora" if is_adapter else "full"))
         if trains.embeddings == "full":
             self.token_embedding.weight.requires_grad_(True)
+        self._trains = trains
         policies = {self.encoder: trains.encoder, self.projector: trains.projector, self.llm: trains.llm}
         self._frozen = tuple(module for module, policy in policies.items() if policy == "frozen")
         self.train(self.training)
@@ -120,7 +122,7 @@ class GraphLanguageModel(nn.Module):
     def trainable_state(self) -> dict[str, Tensor]:
         """The tensors that a stage changes: trained parameters, and the buffers of trained modules."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        buffers = {name for name, _ in self._trained_buffers()}
+        buffers = set(self._trained_buffers())
         state = self.state_dict()
         return {name: state[name].detach() for name in state if name in trained | buffers}
 
@@ -140,11 +142,13 @@ class GraphLanguageModel(nn.Module):
                 )
         self.load_state_dict(dict(state), strict=False)
 
-    def _trained_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        for name, buffer in self.named_buffers():
-            module = self.get_submodule(name.rpartition(".")[0])
-            if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
-                yield name, buffer
+    def _trained_buffers(self) -> Iterator[str]:
+        """Buffers of trained parts, whether or not a parameter stands beside them (a norm without weights has none)."""
+        trains = self._trains
+        policies = {"encoder": trains.encoder, "projector": trains.projector, "llm": trains.llm}
+        for name, _ in self.named_buffers():
+            if policies[name.partition(".")[0]] == "full":
+                yield name
 
     def embed(self, input_ids: Tensor, soft_positions: Tensor, molecules: MoleculeBatch | None) -> Tensor:
         """Input embeddings with soft tokens in their places.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from itertools import zip_longest
+from typing import ClassVar
 
 import numpy as np
 
 from encoders.base import EncoderError, GraphInput, MoleculeEncoding, with_values
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,24 +58,40 @@ class Shuffled(GraphInput):
         count = len(molecules)
         if count < 2:
             raise EncoderError(f"graph_input shuffled needs at least 2 distinct molecules in a split, found {count}")
-        order = np.random.default_rng(seed).permutation(count)
-        groups = _groups_of_equal_size(order, np.asarray(sizes)) if self.match_size else [order]
+        order = np.random.default_rng(seed).permutation(count).tolist()
+        rings = _rings_of_equal_size(order, sizes) if self.match_size else [order]
         substitutes = list(molecules)
-        for group in groups:
-            for receiver, giver in zip(group, np.roll(group, -1), strict=True):
+        for ring in rings:
+            for receiver, giver in zip(ring, [*ring[1:], ring[0]], strict=True):
                 substitutes[receiver] = molecules[giver]
         return substitutes
 
 
-def _groups_of_equal_size(order: NDArray[np.int64], sizes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Groups of at least two molecules; one without an equal joins the group nearest in size."""
-    ordered = order[np.argsort(sizes[order], kind="stable")]
-    groups = np.split(ordered, np.flatnonzero(np.diff(sizes[ordered])) + 1)
-    while len(groups) > 1 and any(len(group) == 1 for group in groups):
-        lonely = next(position for position, group in enumerate(groups) if len(group) == 1)
-        neighbours = [position for position in (lonely - 1, lonely + 1) if 0 <= position < len(groups)]
-        size = int(sizes[groups[lonely][0]])
-        nearest = min(neighbours, key=lambda position: abs(int(sizes[groups[position][0]]) - size))
-        first, second = sorted((lonely, nearest))
-        groups[first : second + 1] = [np.concatenate([groups[first], groups[second]])]
-    return groups
+def _rings_of_equal_size(order: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
+    """Rings of molecules that hand their graphs on; one that has no equal stands between others nearest in size."""
+    by_size: dict[int, list[int]] = {}
+    for molecule in order:
+        by_size.setdefault(sizes[molecule], []).append(molecule)
+    lone_sizes = [size for size, members in by_size.items() if len(members) == 1]
+    nearest = {size: _nearest(size, by_size) for size in lone_sizes if len(by_size) > 1}
+    rings = []
+    for cluster in _connected(sorted(by_size), nearest):
+        equals = [molecule for size in cluster if size not in nearest for molecule in by_size[size]]
+        lonely = [molecule for size in cluster if size in nearest for molecule in by_size[size]]
+        ring = [molecule for pair in zip_longest(equals, lonely) for molecule in pair if molecule is not None]
+        rings.append(ring)
+    return rings
+
+
+def _nearest(size: int, sizes: Iterable[int]) -> int:
+    return min((other for other in sizes if other != size), key=lambda other: (abs(other - size), other))
+
+
+def _connected(sizes: Sequence[int], nearest: Mapping[int, int]) -> list[list[int]]:
+    """Sizes grouped so that each lonely one is with the one nearest to it, and with at most one that is not lonely."""
+    group_of = {size: {size} for size in sizes}
+    for size, other in nearest.items():
+        joined = group_of[size] | group_of[other]
+        for member in joined:
+            group_of[member] = joined
+    return [sorted(group) for size, group in group_of.items() if size == min(group)]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rdkit.Chem import Mol
 
+_MOST_ATOMS = 65_535  # `bond_ends` is kept as uint16
 _CHIRALITY = {
     ChiralType.CHI_UNSPECIFIED: 0,
     ChiralType.CHI_TETRAHEDRAL_CW: 1,
@@ -49,6 +50,8 @@ class Pgnn2(GraphScheme):
         return (6, 3)
 
     def featurise(self, molecule: Mol, smiles: str) -> Mapping[str, NDArray[np.integer | np.floating]]:  # noqa: D102 - inherited
+        if molecule.GetNumAtoms() > _MOST_ATOMS:
+            raise RejectedMoleculeError(f"it has {molecule.GetNumAtoms():,} atoms; bonds can point at {_MOST_ATOMS:,}")
         atoms = []
         for atom in molecule.GetAtoms():
             number, chirality = atom.GetAtomicNum(), _CHIRALITY.get(atom.GetChiralTag())

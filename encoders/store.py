@@ -141,9 +141,7 @@ def featurise(schemes: Sequence[FeatureScheme], smiles: str) -> tuple[int, dict[
 
 def _key(schemes: Sequence[FeatureScheme], molecules: Sequence[str]) -> str:
     described = [{"scheme": s.name, "version": s.version, "fields": asdict(s)} for s in schemes]
-    digest = hashlib.sha256(json.dumps([_FORMAT, described], sort_keys=True).encode())
-    for smiles in molecules:
-        digest.update(smiles.encode() + b"\n")
+    digest = hashlib.sha256(json.dumps([_FORMAT, described, list(molecules)], sort_keys=True).encode())
     return f"{'+'.join(s.name for s in schemes) or 'parsed'}-{digest.hexdigest()[:16]}"
 
 
@@ -175,16 +173,31 @@ def _build(
         for name, column in columns.items():
             empty = np.zeros((0, *column.shape), dtype=column.dtype)
             lengths = [len(piece) for piece in pieces[name]]
-            np.save(partial_folder / f"{name}.npy", np.concatenate([empty, *pieces[name]]).astype(column.dtype))
+            np.save(partial_folder / f"{name}.npy", _narrowed(name, column, np.concatenate([empty, *pieces[name]])))
             np.save(partial_folder / f"{name}.ptr.npy", np.cumsum([0, *lengths], dtype=np.int64))
         np.save(partial_folder / "num_atoms.npy", np.array(num_atoms, dtype=np.int64))
         described = {name: asdict(column) for name, column in columns.items()}
         contents = {"columns": described, "molecules": kept, "rejected": rejected}
         (partial_folder / "store.json").write_text(json.dumps(contents))
+        partial_folder.chmod(0o755)  # mkdtemp makes folders that only the owner can read
         os.replace(partial_folder, folder)
     except BaseException:
         shutil.rmtree(partial_folder, ignore_errors=True)
         raise
+
+
+def _narrowed(name: str, column: Column, values: NDArray[Any]) -> NDArray[Any]:
+    """The values in the column's type, which must hold them all.
+
+    Raises:
+        EncoderError: it does not; they would wrap around silently.
+    """
+    narrow = values.astype(column.dtype)
+    if np.issubdtype(narrow.dtype, np.integer) and not np.array_equal(narrow, values):
+        raise EncoderError(
+            f"column {name} is declared as {column.dtype}, too narrow for its values {values.min()} to {values.max()}"
+        )
+    return narrow
 
 
 def _outcomes(
@@ -216,4 +229,7 @@ def _featurise_chunk(
             outcomes.append(featurise(schemes, smiles))
         except RejectedMoleculeError as error:
             outcomes.append(str(error))
+        except Exception as error:
+            error.add_note(f"while featurising {smiles[:200]!r}")
+            raise
     return outcomes

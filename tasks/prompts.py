@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 
 from tasks.base import Example, Role, TaskError, Turn, split_slots
 
-SegmentKind = Literal["text", "graph", "begin", "end"]
+SegmentKind = Literal["text", "graph", "begin", "end", "answer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,8 @@ class Segment:
     """A piece of a rendered example.
 
     Args:
-        kind: `text`, `graph` (the soft tokens of `molecule`), or the tokenizer's `begin` or `end` token.
+        kind: `text`, `graph` (the soft tokens of `molecule`), the tokenizer's `begin` or `end` token, or `answer`: no
+            token, but the place where a supervised answer begins.
         text: the text of a `text` segment, else empty.
         molecule: index into `Example.molecules` of a `graph` segment, else -1.
         supervised: whether training teaches this piece.
@@ -77,7 +78,7 @@ class ChatFormat(ABC):
 
     @abstractmethod
     def wrap(self, role: Role, position: int) -> tuple[str, str]:
-        """The strings before and after the turn at `position` (0-based)."""
+        """The strings before and after the turn at `position` (0-based); after an answer, they follow its end token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,24 +133,25 @@ def render(example: Example, style: PromptStyle, text_input: TextInput, *, graph
     for position, turn in enumerate(turns):
         before, after = style.chat.wrap(turn.role, position)
         segments += _text(before)
+        if turn.supervised:
+            segments.append(Segment("answer"))
         for piece in split_slots(turn.text):
             if isinstance(piece, str):
                 segments += _text(piece, turn.supervised)
+            elif turn.supervised:  # a model can write a molecule, but no soft tokens
+                segments += _text(text_input.write(_molecule_of(example, piece)), supervised=True)
             else:
                 segments += _molecule(example, piece, style.molecule, text_input, graph)
-        segments += _text(after)
         if turn.role == "assistant":
             segments.append(Segment("end", supervised=turn.supervised))
+        segments += _text(after)
     return tuple(_merged(segments))
 
 
 def prompt_of(segments: Sequence[Segment]) -> tuple[Segment, ...]:
     """The part that a model is given before it writes the last answer."""
-    last = max((i for i, s in enumerate(segments) if s.kind == "end" and s.supervised), default=len(segments))
-    start = last
-    while start > 0 and segments[start - 1].supervised and segments[start - 1].kind == "text":
-        start -= 1
-    return tuple(segments[:start])
+    last = max((place for place, segment in enumerate(segments) if segment.kind == "answer"), default=len(segments))
+    return tuple(segments[:last])
 
 
 def as_text(segments: Sequence[Segment]) -> str:
@@ -167,14 +169,18 @@ def _text(text: str, supervised: bool = False) -> list[Segment]:
 
 
 def _molecule(example: Example, index: int, template: str, text_input: TextInput, graph: bool) -> Iterator[Segment]:
-    if index >= len(example.molecules):
-        raise TaskError(f"example {example.id} refers to molecule {index}, but has {len(example.molecules)}")
-    written = template.replace("{text}", text_input.write(example.molecules[index]))
-    before, placeholder, after = written.partition("{graph}")
-    yield from _text(before)
+    written = text_input.write(_molecule_of(example, index))
+    before, placeholder, after = template.partition("{graph}")
+    yield from _text(before.replace("{text}", written))
     if placeholder and graph:
         yield Segment("graph", molecule=index)
-    yield from _text(after)
+    yield from _text(after.replace("{text}", written))
+
+
+def _molecule_of(example: Example, index: int) -> str:
+    if index >= len(example.molecules):
+        raise TaskError(f"example {example.id} refers to molecule {index}, but has {len(example.molecules)}")
+    return example.molecules[index]
 
 
 def _merged(segments: Sequence[Segment]) -> Iterator[Segment]:

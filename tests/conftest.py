@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+# With several threads on a busy machine these small models wait for each other far longer than they compute. Before
+# torch is imported, and inherited by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -29,6 +29,7 @@ from tasks.prompts import (
 
 PLAIN = PromptStyle(chat=Plain())
 BEGIN, END = Segment("begin"), Segment("end")
+ANSWER = Segment("answer")
 TAUGHT_END = Segment("end", supervised=True)
 
 
@@ -104,6 +105,7 @@ class TestMolecules:
             text("Describe "),
             graph(0),
             text("CCO.\n"),
+            ANSWER,
             taught("An alcohol."),
             TAUGHT_END,
         )
@@ -142,7 +144,7 @@ class TestMolecules:
 
     def test_without_graph_and_text_nothing_is_left_of_it(self):
         segments = render(CAPTION, PLAIN, NoText(), graph=False)
-        assert segments == (BEGIN, text("Describe .\n"), taught("An alcohol."), TAUGHT_END)
+        assert segments == (BEGIN, text("Describe .\n"), ANSWER, taught("An alcohol."), TAUGHT_END)
 
     def test_several_molecules_and_several_placeholders_of_one(self):
         asked = example(user(f"{slot(1)}>{slot(0)}>{slot(1)}"), answer("?"))
@@ -195,23 +197,25 @@ class TestTurns:
             text("What is "),
             graph(0),
             text("?\n"),
+            ANSWER,
             taught("An alcohol."),
             TAUGHT_END,
             text("And "),
             graph(1),
             text("?\n"),
+            ANSWER,
             taught("A metal."),
             TAUGHT_END,
         )
 
     def test_the_prompt_ends_before_the_last_answer(self):
         segments = render(DIALOGUE, PLAIN, NoText(), graph=True)
-        assert prompt_of(segments) == segments[:-2]
+        assert prompt_of(segments) == segments[:-3]
 
     def test_an_answer_that_is_not_supervised_is_read_and_ended(self):
         asked = example(user("a"), Turn("assistant", "b"), user("c"), answer("d"))
         assert render(asked, PLAIN, Smiles(), graph=True) == (
-            BEGIN, text("a\nb"), END, text("c\n"), taught("d"), TAUGHT_END
+            BEGIN, text("a\nb"), END, text("c\n"), ANSWER, taught("d"), TAUGHT_END
         )  # fmt: skip
 
     def test_a_system_turn_comes_first(self):
@@ -249,13 +253,13 @@ class TestTurns:
 
     def test_the_empty_answer_is_its_end_token(self):
         segments = render(example(user("a"), answer("")), PLAIN, Smiles(), graph=True)
-        assert segments == (BEGIN, text("a\n"), TAUGHT_END)
-        assert prompt_of(segments) == segments[:-1]
+        assert segments == (BEGIN, text("a\n"), ANSWER, TAUGHT_END)
+        assert prompt_of(segments) == segments[:-2]
 
     def test_answers_that_follow_each_other_stay_apart(self):
         segments = render(example(user("a"), answer("b"), answer("c")), PLAIN, Smiles(), graph=True)
-        assert segments == (BEGIN, text("a\n"), taught("b"), TAUGHT_END, taught("c"), TAUGHT_END)
-        assert prompt_of(segments) == segments[:-2]
+        assert segments == (BEGIN, text("a\n"), ANSWER, taught("b"), TAUGHT_END, ANSWER, taught("c"), TAUGHT_END)
+        assert prompt_of(segments) == segments[:-3]
 
     def test_turns_after_the_last_supervised_answer_are_not_given(self):
         asked = example(user("a"), answer("b"), user("c"), Turn("assistant", "d"))
