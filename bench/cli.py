@@ -83,13 +83,14 @@ def _explain(error: Exception) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    if is_disk_error(error, Path()):
+    kind = getattr(error, "molgraft_class", None)
+    if kind == "disk" or is_disk_error(error, Path()):
         print(
             f"error: cannot write: {error}{notes}. Make room or choose another --runs; then run again.", file=sys.stderr
         )
         return 1
     log = getattr(error, "molgraft_log", None)
-    if log is not None:
+    if kind is not None and log is not None:
         print(f"failed: {type(error).__name__}: {error}{notes}. The traceback is in {log}.", file=sys.stderr)
         return 1
     traceback.print_exception(error)

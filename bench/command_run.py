@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bench.experiment import RunResult
     from bench.runtime import Runtime
 
 _Config = Annotated[str, typer.Argument(help="Name of a preset (`molgraft list presets`), or a YAML file.")]
@@ -79,7 +82,6 @@ def predict(
     device: _Device = "auto",
     threads: _Threads = None,
     max_rejected: _MaxRejected = 0.05,
-    tracking: _Tracking = None,
     offline: _Offline = False,
     quiet: _Quiet = False,
     as_json: _Json = False,
@@ -89,7 +91,7 @@ def predict(
     from tasks.data import Catalogue
 
     chosen = [f"evaluation.split={split}"] if split else []
-    runtime = _runtime(folder.parent, device, threads, 1, max_rejected, tracking, offline, quiet)
+    runtime = _runtime(folder.parent, device, threads, 1, max_rejected, "none", offline, quiet)
     overrides = [*(settings or ()), *chosen, *_asked(limit, ids)]
     result = evaluate_run(folder, runtime, overrides, catalogue=Catalogue(data or ()))
     _show(result.run.path, result.summary, as_json)
@@ -116,7 +118,7 @@ def study(
     loaded, cells = load_study(name, settings or ())
     runtime = _runtime(runs, device, threads, workers, max_rejected, tracking, offline, quiet)
     results = run_study(loaded, cells, runtime, catalogue=Catalogue(data or ()), retry_failed=retry_failed)
-    _print_table([result.run.path for result in results], next(iter(cells.values())).evaluation.protocols[0].name)
+    _print_table(_names(results), next(iter(cells.values())).evaluation.protocols[0].name)
 
 
 def demo(
@@ -135,10 +137,9 @@ def demo(
 
     loaded, cells = load_study("demo")
     runtime = _runtime(runs, "cpu", threads, 1, 0.0, tracking, True, quiet)
-    results = run_study(loaded, cells, runtime)
-    folders = [result.run.path for result in results]
-    _print_table(folders, "strict")
-    typer.echo(answer(folders))
+    names = _names(run_study(loaded, cells, runtime))
+    _print_table(names, "strict")
+    typer.echo(answer(names))
     typer.echo(f"\nRuns, predictions and scores are in {runs}; `molgraft tables {runs}` prints the table again.")
 
 
@@ -206,8 +207,12 @@ def _runtime(
     offline: bool,
     quiet: bool,
 ) -> Runtime:
+    from bench.errors import UserError
     from bench.runtime import Runtime
 
+    for place in (runs, *runs.parents):
+        if place.exists() and not place.is_dir():
+            raise UserError(f"--runs {runs}: {place} is a file; give a folder, which need not exist yet")
     return Runtime(
         runs=runs,
         device=device,
@@ -220,12 +225,17 @@ def _runtime(
     )
 
 
-def _print_table(folders: list[Path], protocol: str) -> None:
+def _names(results: Sequence[RunResult]) -> dict[Path, str]:
+    """The folders of a study's runs and their cells' aliases, which may not be those that they were made under."""
+    return {result.run.path: result.name for result in results}
+
+
+def _print_table(names: Mapping[Path, str], protocol: str) -> None:
     from bench.command_tables import show
     from results.runs import read_runs
     from results.tables import build_table
 
-    show(build_table(read_runs(folders), protocol))
+    show(build_table(read_runs(list(names), names), protocol))
 
 
 def _show(folder: Path, summary: dict[str, Any], as_json: bool) -> None:

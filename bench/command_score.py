@@ -14,9 +14,14 @@ if TYPE_CHECKING:
 
 
 def score(
-    file: Annotated[Path, typer.Argument(help="TSV, CSV or JSONL file with predictions; may be gzipped.")],
-    task: Annotated[str, typer.Option(help="What the answers are: caption, molecule, classification or regression.")],
+    file: Annotated[
+        Path, typer.Argument(help="TSV, CSV or JSONL file with predictions, which may be gzipped; or a run directory.")
+    ],
     protocol: Annotated[str, typer.Option(help="Names of protocols, separated by commas.", metavar="NAME[,NAME...]")],
+    task: Annotated[
+        str | None,
+        typer.Option(help="What a file's answers are: caption, molecule, classification or regression."),
+    ] = None,
     prediction_column: Annotated[str | None, typer.Option(help="Column of the predictions.")] = None,
     reference_column: Annotated[str | None, typer.Option(help="Column of the gold answers.")] = None,
     reference: Annotated[Path | None, typer.Option(help="File with the gold answers; needs --join.")] = None,
@@ -27,17 +32,23 @@ def score(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, or a list for several.")] = False,
 ) -> None:
-    """Score a file of predictions under named metric protocols.
+    """Score predictions under named metric protocols.
 
     Without --reference, the gold answers stand in the same file. Columns with usual names (output, prediction; ground
-    truth, reference, ...) need not be named.
+    truth, reference, ...) need not be named. A run directory holds all that is needed; new scores are noted in it.
     """
     from rich.console import Console
 
+    from tasks.base import TaskError
     from tasks.scoring import pair, read_table, timed_scores, to_json
 
-    kind = _answer_kind(task)
     protocols = _protocols(protocol, settings or [])
+    if file.is_dir():
+        _score_run(file, protocols, as_json)
+        return
+    if task is None:
+        raise TaskError("--task: a file does not say what its answers are; give caption, molecule, ...")
+    kind = _answer_kind(task)
     progress = Console(stderr=True)
     with progress.status("reading") as status:
         pairing = pair(
@@ -58,6 +69,28 @@ def score(
         return
     for table, seconds in scored:
         _show(table, seconds)
+
+
+def _score_run(folder: Path, protocols: Sequence[Protocol], as_json: bool) -> None:
+    """Scores a run's stored predictions, and prints what it now holds."""
+    import json
+
+    from bench.scores import rescore
+
+    entries = rescore(folder, protocols)
+    if as_json:
+        typer.echo(json.dumps(entries, ensure_ascii=False))
+        return
+    names = {f"{protocol.name}@{protocol.version}" for protocol in protocols}
+    for entry in entries:
+        typer.echo(f"{entry['task']} on {entry['data']} {entry['split']}, n = {entry['n']:,}")
+        for score in entry["scores"]:
+            if score["protocol"] in names:
+                values = (
+                    f"{k} {'n/a' if m['value'] is None else format(m['value'], '.4f')}"
+                    for k, m in score["metrics"].items()
+                )
+                typer.echo(f"  {score['protocol']}: {'  '.join(values)}  invalid {score['n_invalid']:,}")
 
 
 def _answer_kind(task: str) -> AnswerKind:

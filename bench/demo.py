@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from results.runs import read_runs
 from results.tables import build_table
 
 
-def answer(folders: Sequence[Path]) -> str:
+def answer(names: Mapping[Path, str]) -> str:
     """Whether the graph was used: the intervals of all cells, and what they say together."""
-    rows = {row.name: row for row in build_table(read_runs(folders), "strict").rows}
+    rows = {row.name: row for row in build_table(read_runs(list(names), names), "strict").rows}
     parts = []
     for name, row in rows.items():
         if row.reliance is None:

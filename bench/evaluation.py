@@ -11,12 +11,13 @@ from typing import Any
 from bench.collate import Collator, Layout, TokenisedExample
 from bench.config import RunConfig
 from bench.generate import predict
-from bench.identity import derived_seed, predict_id, reliance_id
+from bench.identity import derived_seed, evaluation_id, examples_hash, predict_id, reliance_id
 from bench.model import GraphLanguageModel
+from bench.parsing import to_mapping
 from bench.prepare import EvaluationData, Prepared
-from bench.run_store import RunDirectory, append_jsonl, read_jsonl, write_text
+from bench.run_store import RunDirectory, append_jsonl, read_json, read_jsonl, write_text
 from bench.runtime import Runtime
-from bench.scores import described, score_predictions
+from bench.scores import described, protocol_score_id, score_predictions
 from bench.trainer import log_likelihoods
 from encoders.base import GraphInput
 from encoders.store import FeatureStore
@@ -57,6 +58,25 @@ def evaluation_missing(prepared: Prepared, run: RunDirectory) -> bool:
     return False
 
 
+def score_missing(prepared: Prepared, run: RunDirectory) -> bool:
+    """Whether anything that the configuration asks for is not in the run's result yet."""
+    if evaluation_missing(prepared, run):
+        return True
+    known = {
+        (entry["predict_id"], entry["evaluation_id"]): entry for entry in read_json(run.result_file)["evaluations"]
+    }
+    for data in prepared.evaluations:
+        predicted = predict_id(prepared.config, prepared.train_id, data.task, data.examples)
+        entry = known.get((predicted, evaluation_id(prepared.config, data.task)))
+        if entry is None:
+            return True
+        scored = {score["score_id"] for score in entry["scores"]}
+        for protocol in prepared.config.evaluation.protocols:
+            if protocol_score_id(predicted, data.task.answer, protocol) not in scored:
+                return True
+    return False
+
+
 def ask(trained: TrainedModel, prepared: Prepared, run: RunDirectory, runtime: Runtime) -> None:
     """Makes all missing predictions and log-likelihoods of a run."""
     config = prepared.config
@@ -91,6 +111,10 @@ def score(prepared: Prepared, run: RunDirectory, runtime: Runtime) -> list[dict[
                 "split": config.evaluation.split,
                 "n": len(data.examples),
                 "limited": data.limited,
+                "evaluation_id": evaluation_id(config, data.task),
+                "examples_id": examples_hash(data.examples),
+                "graph_input": to_mapping(config.graph_input.test),
+                "generation": to_mapping(config.evaluation.generation),
                 "predict_id": identity,
                 "generated_tokens": sum(prediction.tokens for prediction in predictions),
                 "ended_by_length": sum(prediction.stop == "length" for prediction in predictions),

@@ -15,7 +15,7 @@ import torch
 from bench.collate import Collator, Layout, TrainingExamples
 from bench.config import RunConfig
 from bench.errors import UserError
-from bench.evaluation import TrainedModel, ask, evaluation_missing, score, substitutes
+from bench.evaluation import TrainedModel, ask, evaluation_missing, score, score_missing, substitutes
 from bench.identity import derived_seed
 from bench.language_model import attach_lora, embedding_width, load
 from bench.model import GraphLanguageModel
@@ -31,9 +31,16 @@ from tasks.data import Catalogue
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """A finished run: its folder and what `result.json` in it says."""
+    """A finished run.
+
+    Args:
+        run: its folder, which may have been made under another alias.
+        name: the alias that was asked for.
+        summary: what `result.json` says.
+    """
 
     run: RunDirectory
+    name: str
     summary: dict[str, Any]
 
 
@@ -67,8 +74,10 @@ def run(
         if fresh:
             _empty(directory.path)
         refuse_failed(directory, retry_failed)
+        if directory.status().state == "done" and not score_missing(prepared, directory):
+            return RunResult(directory, config.name, read_json(directory.result_file))
         with recorded(directory, mirror):
-            return RunResult(directory, _work(prepared, directory, runtime, mirror))
+            return RunResult(directory, config.name, _work(prepared, directory, runtime, mirror))
 
 
 def evaluate_run(
@@ -198,11 +207,11 @@ def _work(prepared: Prepared, directory: RunDirectory, runtime: Runtime, mirror:
         ask(trained, prepared, directory, runtime)
     log.status("running", "scoring")
     entries = score(prepared, directory, runtime)
-    directory.set_status("done", "done")
+    log.status("running", "writing the result")
     summary = summarise(prepared, directory, entries)
-    write_json(directory.path / "result.json", summary)
+    write_json(directory.result_file, summary)
     log.write("session ends; done")
-    mirror(directory)
+    log.status("done", "done")
     return summary
 
 

@@ -99,9 +99,25 @@ def reliance_id(config: RunConfig, trained: str, examples: Sequence[Example]) ->
     )
 
 
-def score_id(predicted: str, protocol: str, depends_on: Mapping[str, str]) -> str:
-    """Hash of scores: the predictions and the protocol, with its tokenizer, packages and metric versions."""
-    return content_hash({"predict": predicted, "protocol": protocol, "identity": dict(depends_on)})
+def score_id(predicted: str, protocol: object, metrics: Sequence[object], depends_on: Mapping[str, str]) -> str:
+    """Hash of scores: the predictions, the protocol's and its metrics' declarations, its tokenizer and packages."""
+    return content_hash(
+        {"predict": predicted, "protocol": protocol, "metrics": list(metrics), "identity": dict(depends_on)}
+    )
+
+
+def evaluation_id(config: RunConfig, task: Task) -> str:
+    """Hash of how a model is asked, whatever model and whichever examples: runs that share it may be compared."""
+    evaluation = config.evaluation
+    return content_hash(
+        {
+            "task": task,
+            "split": evaluation.split,
+            "graph_input": config.graph_input.test,
+            "generation": evaluation.generation,
+            "swap": evaluation.reliance,
+        }
+    )
 
 
 def cell_id(config: RunConfig, inputs: Inputs) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -138,7 +138,8 @@ def build(cls: type[T], value: object, components: Registry, path: str = "") -> 
     values = {}
     for name, declaration in declared.items():
         if name in value:
-            values[name] = _parse(hints[name], value[name], components, _join(path, name))
+            given = _with_default_name(declaration, value[name])
+            values[name] = _parse(hints[name], given, components, _join(path, name))
         elif declaration.default is MISSING and declaration.default_factory is MISSING:
             raise ConfigError(_join(path, name), "is missing, and has no default")
     try:
@@ -161,6 +162,14 @@ def to_mapping(value: object) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_mapping(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def _with_default_name(declaration: Field[Any], value: object) -> object:
+    """A component's settings without a `name` are those of the default component, with these laid over it."""
+    default = declaration.default_factory() if declaration.default_factory is not MISSING else declaration.default
+    if isinstance(value, Mapping) and "name" not in value and is_dataclass(default) and _is_component(type(default)):
+        return merge(to_mapping(default), value)
+    return value
 
 
 def _parse(hint: Any, value: object, components: Registry, path: str) -> Any:
@@ -188,7 +197,7 @@ def _parse_dataclass(cls: type[Any], value: object, components: Registry, path: 
         return build(cls, value, components, path)
     mapping = {"name": value} if isinstance(value, str) else value
     if not isinstance(mapping, Mapping):
-        raise ConfigError(path, f"is {_kind(value)}, where the name of a {kind.name} or a mapping with one is expected")
+        raise ConfigError(path, f"is {_kind(value)}, where {_article(kind.name)} or a mapping with one is expected")
     if not isinstance(mapping.get("name"), str):
         known = ", ".join(sorted(components.all(kind.name)))
         raise ConfigError(path, f"needs a `name`. Known {kind.plural}: {known}.")
@@ -203,11 +212,20 @@ def _parse_dataclass(cls: type[Any], value: object, components: Registry, path: 
 
 def _validated(hint: Any, value: object, path: str) -> Any:
     try:
-        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False))
+        validated = adapter.validate_python(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        inside = "".join(f"[{step}]" for step in first["loc"] if isinstance(step, int))
+        steps = (step for step in first["loc"] if not isinstance(step, str) or step in _keys(value))
+        inside = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
         raise ConfigError(f"{path}{inside}", f"is {first['input']!r}: {first['msg'].lower()}") from None
+    if isinstance(value, bool) and not isinstance(validated, bool):
+        raise ConfigError(path, f"is {str(value).lower()}, where a number is expected")
+    return validated
+
+
+def _keys(value: object) -> Collection[str]:
+    return {str(key) for key in value} if isinstance(value, Mapping) else ()
 
 
 def _replaced(node: Any, keys: Sequence[str], value: object, whole: Sequence[str]) -> Any:
@@ -248,6 +266,10 @@ def _is_component(cls: type) -> bool:
     }
 
 
+def _article(noun: str) -> str:
+    return f"the name of {'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
 def _join(path: str, key: object) -> str:
     return f"{path}.{key}" if path else str(key)
 
@@ -272,6 +294,8 @@ class _StrictLoader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, "a key is a list or mapping", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", key_node.start_mark

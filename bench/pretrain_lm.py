@@ -117,14 +117,21 @@ def _train(corpus: Sequence[str], recipe: TinyRecipe, folder: Path, runtime: Run
         )
         trainer.remove_callback(PrinterCallback)
         resumable = find_resumable(work)
-        result = trainer.train(resume_from_checkpoint=str(resumable) if resumable else None)
-        report |= {"tokens": blocks.tokens, "loss": result.training_loss}
+        if resumable is not None and _is_last(resumable, recipe):
+            model = LlamaForCausalLM.from_pretrained(resumable)
+        else:
+            trainer.train(resume_from_checkpoint=str(resumable) if resumable else None)
+        report |= {"tokens": blocks.tokens}
     finished = work / "finished"
     model.cpu().save_pretrained(finished)
     tokenizer.save_pretrained(finished)
     write_json(finished / TRAINING_REPORT, report)
     os.replace(finished, folder)
     shutil.rmtree(work)
+
+
+def _is_last(checkpoint: Path, recipe: TinyRecipe) -> bool:
+    return checkpoint.name == f"checkpoint-{recipe.steps}"
 
 
 def _arguments(work: Path, recipe: TinyRecipe, runtime: Runtime) -> Any:
@@ -141,6 +148,7 @@ def _arguments(work: Path, recipe: TinyRecipe, runtime: Runtime) -> Any:
         weight_decay=0.01,
         seed=recipe.seed,
         logging_steps=10,
+        logging_nan_inf_filter=False,
         save_steps=500,
         save_total_limit=2,
         dataloader_pin_memory=torch.cuda.is_available() and runtime.device != "cpu",

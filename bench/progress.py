@@ -30,10 +30,11 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
             disable=not runtime.bars,
             transient=True,
         )
+        self._task = self._bar.add_task(what, total=None)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Starts at the step that is resumed from."""
-        self._task = self._bar.add_task(self._what, total=state.max_steps, completed=state.global_step)
+        self._bar.update(self._task, total=state.max_steps, completed=state.global_step)
         self._bar.start()
         self._say(state)
 

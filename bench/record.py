@@ -23,12 +23,13 @@ def summarise(prepared: Prepared, directory: RunDirectory, entries: list[dict[st
         described = read_json(directory.stage(position, stage.name) / "stage.json")
         stages.append({"name": stage.name, "stage_id": described["stage_id"], **described["outcome"]})
     # Scores of earlier evaluations of this run (another split, another generation) stay beside the new ones.
-    evaluations = {entry["predict_id"]: entry for entry in _earlier_entries(directory)}
+    evaluations = {(entry["predict_id"], entry["evaluation_id"]): entry for entry in _earlier_entries(directory)}
     for entry in entries:
-        earlier = evaluations.get(entry["predict_id"], {}).get("scores", [])
+        key = (entry["predict_id"], entry["evaluation_id"])
         fresh = {score["score_id"] for score in entry["scores"]}
+        earlier = evaluations.get(key, {}).get("scores", [])
         entry["scores"] += [score for score in earlier if score["score_id"] not in fresh]
-        evaluations[entry["predict_id"]] = entry
+        evaluations[key] = entry
     return {
         "name": config.name,
         "seed": config.seed,
@@ -57,8 +58,14 @@ def _earlier_entries(directory: RunDirectory) -> list[dict[str, Any]]:
 def describe(prepared: Prepared, directory: RunDirectory) -> None:
     """The resolved configuration, what the run is made from, what was left out, and what a prompt looks like."""
     config = prepared.config
-    write_text(directory.config_file, yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True))
     write_text(directory.path / "rejected.csv", rejections_csv(prepared.rejections))
+    if directory.manifest_file.exists():  # what the run was made from stays; a later session only adds itself
+        manifest = read_json(directory.manifest_file)
+        manifest["sessions"].append(provenance())
+        write_json(directory.manifest_file, manifest)
+        return
+    # Escaped rather than in Unicode, some of whose characters YAML reads back as others.
+    write_text(directory.config_file, yaml.safe_dump(to_mapping(config), sort_keys=False))
     write_json(
         directory.manifest_file,
         {
@@ -77,7 +84,7 @@ def describe(prepared: Prepared, directory: RunDirectory) -> None:
             "prompts": _sample_prompts(prepared),
             "generation": asdict(config.evaluation.generation),
             "scored_weights": f"{config.stages[-1].keep} of stage {config.stages[-1].name}",
-            "made_with": provenance(),
+            "sessions": [provenance()],
         },
     )
 

@@ -25,6 +25,7 @@ from bench.errors import RunBusyError, UserError
 State = Literal["planned", "running", "interrupted", "failed", "done"]
 ErrorClass = Literal["nan", "oom", "disk", "error"]
 
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 _FULL = 1 << 20  # bytes; with less than this left, a failed write is taken to be the disk's fault
 
 
@@ -74,6 +75,11 @@ class RunDirectory:
         return self.path / "manifest.json"
 
     @property
+    def result_file(self) -> Path:
+        """What the run came to."""
+        return self.path / "result.json"
+
+    @property
     def log_file(self) -> Path:
         """The log of all sessions."""
         return self.path / "log.txt"
@@ -105,7 +111,10 @@ class RunDirectory:
         Raises:
             RunBusyError: another process holds it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f"{self.path.parent} cannot be a folder of runs: a file stands there") from None
         holder = FileLock(self.path / "lock")
         try:
             holder.acquire(timeout=0)
@@ -238,7 +247,7 @@ def is_disk_error(error: BaseException, folder: Path) -> bool:
     Libraries that write in C++ (torch, sqlite) raise errors of their own; they are told by the space that is left.
     """
     if isinstance(error, OSError):
-        return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+        return error.errno in _DISK_ERRORS
     return isinstance(error, Exception) and folder.exists() and shutil.disk_usage(folder).free < _FULL
 
 

@@ -49,7 +49,9 @@ class Runtime:
         return (self.cache or cache_root()) / name
 
     def tracked(self, items: Iterable[T], what: str, total: int) -> Iterator[T]:
-        """`items` with a progress bar on standard error."""
+        """`items` with a progress bar on standard error, or a line where no bar can be shown."""
+        if self.progress and not self.bars and total:
+            self.say(f"  {what}: {total:,}")
         yield from track(
             items, description=what, total=total, console=self.console, disable=not self.bars, transient=True
         )

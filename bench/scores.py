@@ -20,8 +20,7 @@ def score_predictions(run: RunDirectory, predicted: str, kind: AnswerKind, proto
         UserError: predictions are missing, so that a part would be scored as if it were the whole.
         TaskError: the protocol does not score this kind of answer, or its tokenizer is missing.
     """
-    name = f"{protocol.name}@{protocol.version}"
-    identity = score_id(predicted, name, protocol.identity(kind))
+    identity = protocol_score_id(predicted, kind, protocol)
     file = run.scores_file(identity)
     if file.exists():
         stored: dict[str, Any] = read_json(file)["summary"]
@@ -48,6 +47,15 @@ def score_predictions(run: RunDirectory, predicted: str, kind: AnswerKind, proto
     ids = [row["example_id"] for row in questions]
     write_json(file, {"summary": summary, "example_ids": ids, "per_example": per_example})
     return summary
+
+
+def protocol_score_id(predicted: str, kind: AnswerKind, protocol: Protocol) -> str:
+    """The identity that scores of these predictions have under a protocol.
+
+    Raises:
+        TaskError: the protocol does not score this kind of answer, or its tokenizer is missing.
+    """
+    return score_id(predicted, protocol, protocol.metrics().get(kind, ()), protocol.identity(kind))
 
 
 def rescore(folder: Path, protocols: Sequence[Protocol]) -> list[dict[str, Any]]:

@@ -53,10 +53,10 @@ def recorded(directory: RunDirectory, mirror: Mirror) -> Iterator[None]:
                 file.write("".join(traceback.format_exception(error)))
             directory.set_status(state, directory.status().phase, kind, message)
             mirror(directory)
-        except OSError as second:  # the disk may be what failed; the first error is the one to tell
+        except Exception as second:  # the disk may be what failed; the first error is the one to tell
             error.add_note(f"its status could not be written either: {second}")
-        if state == "failed":
-            error.molgraft_log = directory.log_file  # type: ignore[attr-defined] # where the command line points
+        error.molgraft_class = kind  # type: ignore[attr-defined] # what the command line tells by
+        error.molgraft_log = directory.log_file  # type: ignore[attr-defined]
         raise
     finally:
         if _in_main_thread():

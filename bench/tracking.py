@@ -99,8 +99,19 @@ class _Mirror:
             tags = {"molgraft.kind": "study", "mlflow.runName": self._study}
             parent = parents[0] if parents else client.create_run(self._experiment, tags=tags)
             self._parent = parent.info.run_id
+            self._note_killed(client)
             client.set_terminated(self._parent)  # a study ends when no more runs are added, which nobody announces
         self._client = client
+
+    def _note_killed(self, client: Any) -> None:
+        """Runs that were killed say RUNNING for ever, since a killed process says nothing."""
+        for run in client.search_runs([self._experiment], "attributes.status = 'RUNNING'"):
+            directory = RunDirectory(self._runtime.runs / run.info.run_name)
+            if run.data.tags.get("molgraft.kind") != "run" or not directory.path.is_dir():
+                continue  # another machine's
+            state = directory.status().state
+            if state != "running":
+                client.set_terminated(run.info.run_id, _STATUS[state])
 
     def _write(self, directory: RunDirectory) -> None:
         from mlflow.entities import Metric
@@ -109,10 +120,13 @@ class _Mirror:
         run = self._child(directory)
         run_id = run.info.run_id
         seen = {key: self._last_step(run_id, key) for key in run.data.metrics}
-        metrics = [
-            Metric(key, value, int(time.time() * 1000), step)
-            for key, value, step in _metrics(directory)
-            if step > seen.get(key, -1)
+        now = int(time.time() * 1000)
+        metrics = [Metric(k, value, now, step) for k, value, step in _curves(directory) if step > seen.get(k, -1)]
+        # A score has no step; where a later evaluation gave another value, that one becomes the latest.
+        metrics += [
+            Metric(k, value, now, seen.get(k, -1) + 1)
+            for k, value in _scores(directory)
+            if run.data.metrics.get(k) != value
         ]
         for start in range(0, len(metrics), _BATCH):
             client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
@@ -137,7 +151,7 @@ class _Mirror:
     def _new_child(self, directory: RunDirectory, manifest: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
         from mlflow.entities import Param
 
-        commit = (manifest["made_with"]["git"] or {}).get("commit")
+        commit = (manifest["sessions"][0]["git"] or {}).get("commit")
         tags = {
             "mlflow.parentRunId": self._parent,
             "mlflow.runName": directory.path.name,
@@ -157,26 +171,33 @@ class _Mirror:
         return max(int(point.step) for point in self._client.get_metric_history(run_id, key))
 
 
-def _metrics(directory: RunDirectory) -> Iterator[tuple[str, float, int]]:
-    """Name, value and step of everything in a run directory that is a number over time or a score."""
+def _curves(directory: RunDirectory) -> Iterator[tuple[str, float, int]]:
+    """Name, value and step of everything that was logged in training."""
     for folder in sorted((directory.path / "stages").glob("*")):
         stage = folder.name.partition("-")[2]
         points: dict[tuple[str, int], float] = {}
-        for row in read_jsonl(folder / "metrics.jsonl"):  # steps repeated after a kill stand twice, and are equal
+        for row in read_jsonl(folder / "metrics.jsonl"):  # steps repeated after a kill stand twice
             points |= {(key, row["step"]): value for key, value in row.items() if key != "step" and value is not None}
         for (key, step), value in points.items():
             yield f"{stage}/{key}", value, step
-    result = directory.path / "result.json"
-    if not result.exists():
+
+
+def _scores(directory: RunDirectory) -> Iterator[tuple[str, float]]:
+    """Name and value of every score; that of a limited evaluation gives way to the complete one's."""
+    if not directory.result_file.exists():
         return
-    for entry in read_json(result)["evaluations"]:
+    found: dict[str, float] = {}
+    for entry in sorted(read_json(directory.result_file)["evaluations"], key=lambda entry: not entry["limited"]):
+        control = entry["graph_input"]["name"]
+        asked = f"{entry['split']}/{entry['task']}" + ("" if control == "real" else f"/{control}")
         for score in entry["scores"]:
             protocol = score["protocol"].replace("@", ".")
             for name, estimate in score["metrics"].items():
                 if estimate["value"] is not None:
-                    yield f"{entry['split']}/{entry['task']}/{protocol}/{name}", estimate["value"], 0
+                    found[f"{asked}/{protocol}/{name}"] = estimate["value"]
         if entry["reliance"]["value"] is not None:
-            yield f"{entry['split']}/{entry['task']}/reliance", entry["reliance"]["value"], 0
+            found[f"{asked}/reliance"] = entry["reliance"]["value"]
+    yield from found.items()
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from bench.collate import Collator, ExampleDataset, TokenisedExample, TrainingExamples
 from bench.config import Optimiser, Stage
@@ -141,9 +142,9 @@ def _is_readable(checkpoint: Path) -> bool:
         json.loads((checkpoint / "trainer_state.json").read_text())
     except (OSError, ValueError):
         return False
-    return is_whole(checkpoint / "model.safetensors") and all(
-        (checkpoint / name).stat().st_size for name in _CHECKPOINT_FILES
-    )
+    archives = (checkpoint / name for name in _CHECKPOINT_FILES if name.endswith((".pt", ".pth")))
+    # torch writes zip archives, whose directory is at the end; a file that was cut short has none.
+    return is_whole(checkpoint / "model.safetensors") and all(zipfile.is_zipfile(archive) for archive in archives)
 
 
 def _train(model: GraphLanguageModel, job: StageJob, runtime: Runtime, heartbeat: Callable[[], None]) -> StageOutcome:
@@ -160,9 +161,8 @@ def _train(model: GraphLanguageModel, job: StageJob, runtime: Runtime, heartbeat
         data_collator=job.collator,
         callbacks=[log, progress, EpochEntry(dataset)],
     )
-    resumable = find_resumable(checkpoints)
     try:
-        trainer.train(resume_from_checkpoint=str(resumable) if resumable else None)
+        _train_to_the_end(trainer, find_resumable(checkpoints))
         if str(trainer.state.global_step) not in log.validation():
             trainer.evaluate()
     finally:
@@ -172,7 +172,7 @@ def _train(model: GraphLanguageModel, job: StageJob, runtime: Runtime, heartbeat
     if job.stage.keep == "best":
         with safe_open(best, "pt") as file:
             step = int(file.metadata()["step"])
-        write_bytes(job.final_file, best.read_bytes())
+        write_bytes(job.final_file, save(load_file(best)))  # without its notes, whose order is not fixed
     else:
         write_bytes(job.final_file, save(_portable(model.trainable_state())))
     outcome = log.outcome(trainer.state.global_step, job.stage.keep, step)
@@ -180,6 +180,23 @@ def _train(model: GraphLanguageModel, job: StageJob, runtime: Runtime, heartbeat
     shutil.rmtree(checkpoints, ignore_errors=True)  # they only served to resume
     best.unlink(missing_ok=True)
     return outcome
+
+
+def _train_to_the_end(trainer: StageTrainer, resumable: Path | None) -> None:
+    """Trains from the start or a checkpoint; from the last one there is nothing left to do but to load it.
+
+    `Trainer` would do one step too many there.
+    """
+    if resumable is None:
+        trainer.evaluate()  # what training starts from
+        trainer.train()
+        return
+    state = TrainerState.load_from_json(str(resumable / "trainer_state.json"))
+    if state.global_step < state.max_steps:
+        trainer.train(resume_from_checkpoint=str(resumable))
+    else:
+        trainer.model.load_state(load_file(resumable / "model.safetensors"))
+        trainer.state = state
 
 
 class StageTrainer(Trainer):  # type: ignore[misc]
@@ -267,6 +284,10 @@ class StageLog(TrainerCallback):  # type: ignore[misc]
         tokens = int(state.num_input_tokens_seen)
         row = {"step": state.global_step, "seconds": round(now - self._last, 4), "tokens": tokens, "pid": os.getpid()}
         self._last = now
+        # Losses are logged as means since the last time. Logging at every checkpoint makes these means the same after a
+        # resume.
+        if state.global_step % args.save_steps == 0:
+            control.should_log = True
         append_jsonl(self.steps_file, [row], durable=False)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
@@ -287,7 +308,7 @@ class StageLog(TrainerCallback):  # type: ignore[misc]
         self._heartbeat()
 
     def validation(self) -> dict[str, float]:
-        """Validation loss by step."""
+        """Validation loss by step; that of step 0 is what training starts from."""
         return {
             str(row["step"]): row["validation_loss"]
             for row in read_jsonl(self.metrics_file)
@@ -365,6 +386,7 @@ def _arguments(job: StageJob, checkpoints: Path, runtime: Runtime) -> TrainingAr
         save_total_limit=2,
         logging_steps=10,
         logging_first_step=True,
+        logging_nan_inf_filter=False,  # it would put the last finite loss in the place of NaN
         include_num_input_tokens_seen="non_padding",
         remove_unused_columns=False,  # the default would strip what the collator reads
         dataloader_pin_memory=torch.cuda.is_available() and runtime.device != "cpu",

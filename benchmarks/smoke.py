@@ -29,7 +29,8 @@ def main() -> int:
         again = time.monotonic()
         run_study(study, cells, runtime)
         repeated = time.monotonic() - again
-        table = build_table(read_runs([result.run.path for result in results]), "strict")
+        names = {result.run.path: result.name for result in results}
+        table = build_table(read_runs(list(names), names), "strict")
     seconds = again - began
     print(as_text(table, "markdown"))
     rows = {row.name: row for row in table.rows}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -140,9 +141,20 @@ def featurise(schemes: Sequence[FeatureScheme], smiles: str) -> tuple[int, dict[
 
 
 def _key(schemes: Sequence[FeatureScheme], molecules: Sequence[str]) -> str:
-    described = [{"scheme": s.name, "version": s.version, "fields": asdict(s)} for s in schemes]
+    described = [
+        {"scheme": s.name, "version": s.version, "fields": asdict(s), "source": _source_of(s)} for s in schemes
+    ]
     digest = hashlib.sha256(json.dumps([_FORMAT, described, list(molecules)], sort_keys=True).encode())
     return f"{'+'.join(s.name for s in schemes) or 'parsed'}-{digest.hexdigest()[:16]}"
+
+
+def _source_of(scheme: FeatureScheme) -> str | None:
+    """Hash of the file of a scheme from outside this room, whose version nobody vouches for; None for our own."""
+    cls = type(scheme)
+    if cls.__module__.startswith("encoders."):
+        return None
+    source = inspect.getsourcefile(cls)
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else cls.__module__
 
 
 def _build(

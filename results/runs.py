@@ -21,64 +21,60 @@ class Run:
 
     Args:
         folder: the run directory.
+        name: the alias of its cell.
+        cell: what runs must share to be averaged.
+        seed: its seed, where it is known.
         state: `done`, or where it stands.
         summary: what `result.json` says; empty for a run that is not done.
         error: the class of a failure.
     """
 
     folder: Path
+    name: str
+    cell: str
+    seed: int | None
     state: str
     summary: Mapping[str, Any]
     error: str | None = None
 
-    @property
-    def name(self) -> str:
-        """The cell's alias."""
-        return str(self.summary.get("name") or self.folder.name.rsplit("-s", 1)[0])
 
-    @property
-    def cell(self) -> str:
-        """What runs must share to be averaged."""
-        return str(self.summary.get("cell_id") or self.folder.name)
+def read_runs(sources: Sequence[Path], names: Mapping[Path, str] | None = None) -> list[Run]:
+    """All runs in folders of runs, or in run directories themselves, by name and seed; each once.
 
-    @property
-    def seed(self) -> int | None:
-        """The run's seed, where it is known."""
-        return self.summary.get("seed")
-
-
-def read_runs(sources: Sequence[Path]) -> list[Run]:
-    """All runs in folders of runs, or in run directories themselves, by name and seed.
+    Args:
+        sources: folders.
+        names: aliases of single run directories, where a run is known by another one than it was made under.
 
     Raises:
         ResultsError: a source does not exist, or there is no run in any.
     """
-    folders: list[Path] = []
+    folders: dict[Path, Path] = {}
     for source in sources:
         if not source.is_dir():
             raise ResultsError(f"{source}: no such folder of runs")
-        if (source / "status.json").exists():
-            folders.append(source)
-        folders += sorted(path.parent for path in source.glob("*/status.json"))
+        below = sorted(status.parent for status in source.glob("*/status.json"))
+        found = [source] if (source / "status.json").exists() else below
+        folders |= {folder.resolve(): folder for folder in found if folder.resolve() not in folders}
     if not folders:
         raise ResultsError(f"{', '.join(map(str, sources))}: holds no run; `molgraft run` makes one")
-    runs = [_read(folder) for folder in folders]
+    runs = [_read(folder, (names or {}).get(folder)) for folder in folders.values()]
     return sorted(runs, key=lambda run: (run.name, run.seed if run.seed is not None else -1))
 
 
-def evaluation_of(run: Run, split: str, task: str | None = None) -> Mapping[str, Any] | None:
-    """A run's evaluation on a split, the complete one before a limited one; None where it has none."""
-    found = [
-        entry
-        for entry in run.summary.get("evaluations", ())
-        if entry["split"] == split and (task is None or entry["task"] == task)
-    ]
-    return min(found, key=lambda entry: entry["limited"], default=None)
+def evaluations_of(run: Run, split: str) -> list[Mapping[str, Any]]:
+    """A run's evaluations on a split, one for each way of asking: the complete one before a limited one."""
+    chosen: dict[str, Mapping[str, Any]] = {}
+    for entry in run.summary.get("evaluations", ()):
+        earlier = chosen.get(entry["evaluation_id"])
+        # Fewer examples count as more limited.
+        if entry["split"] == split and (earlier is None or entry["n"] > earlier["n"]):
+            chosen[entry["evaluation_id"]] = entry
+    return list(chosen.values())
 
 
-def score_of(entry: Mapping[str, Any] | None, protocol: str) -> Mapping[str, Any] | None:
+def score_of(entry: Mapping[str, Any], protocol: str) -> Mapping[str, Any] | None:
     """An evaluation's scores under a protocol, named with or without its version."""
-    for score in (entry or {}).get("scores", ()):
+    for score in entry["scores"]:
         if protocol in (score["protocol"], score["protocol"].partition("@")[0]):
             found: Mapping[str, Any] = score
             return found
@@ -94,11 +90,21 @@ def reliance_gains(run: Run, entry: Mapping[str, Any]) -> dict[str, float]:
     return {row["example_id"]: (row["real"] - row["swapped"]) / row["tokens"] for row in rows if row["counts"]}
 
 
-def _read(folder: Path) -> Run:
+def _read(folder: Path, alias: str | None) -> Run:
     status = _json(folder / "status.json")
-    result = folder / "result.json"
+    result, manifest = folder / "result.json", folder / "manifest.json"
     summary = _json(result) if result.exists() and status["state"] == "done" else {}
-    return Run(folder, status["state"], summary, status.get("error"))
+    made_from = _json(manifest) if manifest.exists() else {}
+    name, _, rest = folder.name.rpartition("-s")
+    return Run(
+        folder=folder,
+        name=alias or summary.get("name") or name,
+        cell=str(made_from.get("cell_id", folder.name)),
+        seed=summary.get("seed", int(rest.partition("-")[0]) if rest.partition("-")[0].isdigit() else None),
+        state=status["state"],
+        summary=summary,
+        error=status.get("error"),
+    )
 
 
 def _json(path: Path) -> dict[str, Any]:

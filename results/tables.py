@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
-from results.runs import ResultsError, Run, evaluation_of, reliance_gains, score_of
+from results.runs import ResultsError, Run, evaluations_of, reliance_gains, score_of
 from results.statistics import Interval, Spread, averaged_per_example, mean_over_examples, over_seeds
 
 FORMATS = ("markdown", "latex", "json")
@@ -62,21 +64,22 @@ def build_table(runs: Sequence[Run], protocol: str, split: str = "test") -> Tabl
     Raises:
         ResultsError: no run was scored by the protocol on the split.
     """
-    finished = [run for run in runs if score_of(evaluation_of(run, split), protocol)]
-    if not finished:
-        known = {s["protocol"] for run in runs for e in run.summary.get("evaluations", ()) for s in e["scores"]}
+    answers = [_Answer(run, entry, s) for run, entry in _asked(runs, split) if (s := score_of(entry, protocol))]
+    if not answers:
+        known = {score["protocol"] for _, entry in _asked(runs, split) for score in entry["scores"]}
         raise ResultsError(
             f"no run was scored by protocol {protocol!r} on the {split} split; there are scores by "
             f"{', '.join(sorted(known)) or 'none'}"
         )
-    cells: dict[str, list[Run]] = {}
-    for run in runs:
-        cells.setdefault(run.cell, []).append(run)
-    offered = {name for run in finished for name in (score_of(evaluation_of(run, split), protocol) or {})["metrics"]}
+    offered = {name for answer in answers for name in answer.score["metrics"]}
     names = [name for name in SHOWN if name in offered]
-    rows = [_row(members, split, protocol, names) for members in cells.values()]
-    full_name = next(s["protocol"] for run in finished if (s := score_of(evaluation_of(run, split), protocol)))
-    return Table(full_name, split, tuple(rows), tuple(_notes(finished, split, protocol)))
+    groups: dict[tuple[str, ...], list[_Answer]] = {}
+    for answer in answers:
+        groups.setdefault(answer.group, []).append(answer)
+    without = _without_answer(runs, answers)
+    rows = [_row(members, without.pop(members[0].run.cell, ()), names) for members in groups.values()]
+    rows += [_unfinished_row(members, names) for members in without.values()]
+    return Table(answers[0].score["protocol"], split, tuple(_told_apart(rows, groups)), tuple(_notes(answers)))
 
 
 def as_text(table: Table, form: str) -> str:
@@ -101,54 +104,99 @@ def shown(value: Spread | None, digits: int = 3) -> str:
     return f"{value.mean:.{digits}f}{deviation}"
 
 
-def _row(members: Sequence[Run], split: str, protocol: str, names: Sequence[str]) -> Row:
-    finished = [run for run in members if score_of(evaluation_of(run, split), protocol)]
-    gains = [
-        found for run in finished if (entry := evaluation_of(run, split)) and (found := reliance_gains(run, entry))
-    ]
-    summary = finished[0].summary if finished else {}
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A run's scores for one way of asking."""
+
+    run: Run
+    entry: Mapping[str, Any]
+    score: Mapping[str, Any]
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """What answers must share to be averaged: the cell, how it was asked, and which examples."""
+        return (self.run.cell, self.entry["evaluation_id"], self.entry["examples_id"])
+
+    @property
+    def name(self) -> str:
+        """The cell's alias, with whatever is unusual in how it was asked."""
+        control = self.entry["graph_input"]["name"]
+        beams = self.entry["generation"]["beams"]
+        return (
+            self.run.name
+            + ("" if control == "real" else f", graphs {control} at test")
+            + ("" if beams == 1 else f", {beams} beams")
+        )
+
+
+def _asked(runs: Sequence[Run], split: str) -> Iterator[tuple[Run, Mapping[str, Any]]]:
+    for run in runs:
+        for entry in evaluations_of(run, split):
+            yield run, entry
+
+
+def _without_answer(runs: Sequence[Run], answers: Sequence[_Answer]) -> dict[str, list[Run]]:
+    """Runs that have no score to show, by cell."""
+    answered = {answer.run.folder for answer in answers}
+    left: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.folder not in answered:
+            left.setdefault(run.cell, []).append(run)
+    return left
+
+
+def _row(members: Sequence[_Answer], unfinished: Sequence[Run], names: Sequence[str]) -> Row:
+    gains = [reliance_gains(answer.run, answer.entry) for answer in members]
     return Row(
         name=members[0].name,
-        seeds=tuple(run.seed for run in finished if run.seed is not None),
-        metrics={name: over_seeds(_values(finished, split, protocol, name)) for name in names},
-        loss=over_seeds([_validation_loss(run.summary) for run in finished]),
+        seeds=tuple(answer.run.seed for answer in members if answer.run.seed is not None),
+        metrics={name: over_seeds(_values(members, name)) for name in names},
+        loss=over_seeds([_validation_loss(answer.run.summary) for answer in members]),
         reliance=mean_over_examples(averaged_per_example([gain for gain in gains if gain])),
-        trained=summary["parameters"]["trained_sum"] if summary else None,
-        seconds=over_seeds([run.summary["seconds"] for run in finished]),
-        states=tuple(run.error or run.state for run in members if run not in finished),
+        trained=members[0].run.summary["parameters"]["trained_sum"],
+        seconds=over_seeds([answer.run.summary["seconds"] for answer in members]),
+        states=tuple(run.error or run.state for run in unfinished),
     )
 
 
-def _values(runs: Sequence[Run], split: str, protocol: str, metric: str) -> list[float]:
-    found = []
-    for run in runs:
-        score = score_of(evaluation_of(run, split), protocol)
-        value = (score or {}).get("metrics", {}).get(metric, {}).get("value")
-        if value is not None:
-            found.append(float(value))
-    return found
+def _unfinished_row(runs: Sequence[Run], names: Sequence[str]) -> Row:
+    states = tuple(run.error or run.state for run in runs)
+    return Row(runs[0].name, (), dict.fromkeys(names), None, None, None, None, states)
+
+
+def _told_apart(rows: Sequence[Row], groups: Iterable[tuple[str, ...]]) -> Iterator[Row]:
+    """Rows whose names are equal although they are not the same get a piece of their identity."""
+    names = Counter(row.name for row in rows)
+    for row, group in zip_longest(rows, groups):
+        piece = "-".join(part[:6] for part in group) if group else ""
+        yield replace(row, name=f"{row.name} ({piece})") if names[row.name] > 1 and piece else row
+
+
+def _values(members: Sequence[_Answer], metric: str) -> list[float]:
+    found = (answer.score["metrics"].get(metric, {}).get("value") for answer in members)
+    return [float(value) for value in found if value is not None]
 
 
 def _validation_loss(summary: Mapping[str, Any]) -> float:
     last = summary["stages"][-1]
-    return float(last["validation"].get(str(last["kept_step"])) or list(last["validation"].values())[-1])
+    return float(last["validation"][str(last["kept_step"])])
 
 
-def _notes(finished: Sequence[Run], split: str, protocol: str) -> list[str]:
+def _notes(answers: Sequence[_Answer]) -> list[str]:
     notes = []
-    entries = [entry for run in finished if (entry := evaluation_of(run, split))]
-    if any(entry["limited"] for entry in entries):
-        notes.append(f"LIMITED: {min(entry['n'] for entry in entries)} examples of the split were asked.")
+    limited = [answer.entry["n"] for answer in answers if answer.entry["limited"]]
+    if limited:
+        notes.append(f"LIMITED: {min(limited)} examples of the split were asked.")
     undefined = {}
-    for entry in entries:
-        for name, estimate in (score_of(entry, protocol) or {}).get("metrics", {}).items():
+    for answer in answers:
+        for name, estimate in answer.score["metrics"].items():
             if estimate["value"] is None:
                 undefined[name] = estimate.get("reason", "undefined")
     notes += [f"{name} is n/a: {reason}." for name, reason in undefined.items()]
-    invalid = sum((score_of(entry, protocol) or {}).get("n_invalid", 0) for entry in entries)
+    invalid = sum(answer.score["n_invalid"] for answer in answers)
     if invalid:
         notes.append(f"{invalid} answers could not be parsed and count as wrong.")
-    weights = sorted({run.summary["scored_weights"] for run in finished})
+    weights = sorted({answer.run.summary["scored_weights"] for answer in answers})
     notes.append(f"Scored weights: {'; '.join(weights)}.")
     return notes
 

@@ -19,7 +19,7 @@ from bench.errors import UserError
 from bench.registry import PLUGINS_VARIABLE, Registry
 
 ROOMS = ("bench", "encoders", "projectors", "tasks", "results")
-HEAVY = ("torch", "transformers", "mlflow", "pandas", "peft", "rdkit")
+HEAVY = ("torch", "transformers", "mlflow", "peft", "rdkit")
 
 
 def sources(*folders: str) -> list[Path]:
@@ -162,7 +162,9 @@ def test_light_commands_load_nothing_heavy(arguments: list[str], tmp_path: Path)
 def _write_a_run(folder: Path) -> None:
     score = {"protocol": "strict@1", "n_invalid": 0, "metrics": {"bleu-2": {"value": 0.5, "ci95": None}}}
     reliance = {"value": None, "reason": "not measured"}
+    asked = {"evaluation_id": "e", "examples_id": "x", "graph_input": {"name": "real"}, "generation": {"beams": 1}}
     entry = {"task": "caption", "split": "test", "limited": False, "n": 2, "scores": [score], "reliance": reliance}
+    entry |= asked
     stage = {"validation": {"3": 1.0}, "kept_step": 3}
     summary = {"name": "mine", "seed": 0, "cell_id": "c", "seconds": 1.0, "scored_weights": "last", "stages": [stage]}
     folder.mkdir(parents=True)

@@ -270,7 +270,7 @@ def test_commands_that_are_given_something_else(refused: Refused, tmp_path: Path
     cases = {
         ("predict", str(empty)): ["no run directory", "config.yaml"],
         ("predict", str(tmp_path / "nowhere")): ["no run directory"],
-        ("score", str(empty), *caption, "strict"): ["is a folder"],
+        ("score", str(empty), *caption, "strict"): ["is no finished run"],
         ("score", str(tmp_path / "nowhere.tsv"), *caption, "strict"): ["no such file"],
         ("score", str(answers), *caption, "strikt"): ["unknown protocol 'strikt'", "Did you mean strict?"],
         ("score", str(answers), "--task", "captoin", "--protocol", "strict"): ["--task captoin", "caption"],

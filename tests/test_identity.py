@@ -31,6 +31,7 @@ from bench.identity import (
 from bench.parsing import apply_overrides, build, load_config, to_mapping
 from bench.registry import Registry
 from tasks.base import Example, Turn
+from tasks.metrics.protocols import MolT5, Strict
 
 COMPONENTS = Registry()
 INPUTS = Inputs(train=("t0", "t1"), validation=("v0", "v1"), llm="weights")
@@ -75,7 +76,7 @@ def identities(config: RunConfig) -> dict[str, str]:
         "train": trained,
         "predict": predicted,
         "reliance": reliance_id(config, trained, EXAMPLES),
-        "score": score_id(predicted, f"{protocol.name}@{protocol.version}", {}),
+        "score": score_id(predicted, protocol, (), {}),
     }
 
 
@@ -319,9 +320,15 @@ def test_all_of_an_example_but_its_notes_is_hashed(change: dict[str, Any]) -> No
 
 
 def test_scores_depend_on_the_predictions_the_protocol_and_what_it_uses() -> None:
-    before = score_id("p", "strict@1", {"numpy": "2"})
-    others = (score_id("q", "strict@1", {"numpy": "2"}), score_id("p", "strict@2", {"numpy": "2"}))
-    assert before not in {*others, score_id("p", "strict@1", {"numpy": "3"})}
+    strict, molt5 = Strict(), MolT5()
+    before = score_id("p", strict, (), {"numpy": "2"})
+    others = (
+        score_id("q", strict, (), {"numpy": "2"}),
+        score_id("p", molt5, (), {"numpy": "2"}),
+        score_id("p", strict, strict.metrics()["caption"], {"numpy": "2"}),
+        score_id("p", strict, (), {"numpy": "3"}),
+    )
+    assert len({before, *others}) == 5
 
 
 def test_hashes_refuse_what_has_no_one_form() -> None:

@@ -13,7 +13,7 @@ import pytest
 from conftest import QUICK
 
 from bench.cli import _status
-from results.runs import ResultsError, evaluation_of, read_runs, reliance_gains, score_of
+from results.runs import ResultsError, evaluations_of, read_runs, reliance_gains, score_of
 from results.statistics import averaged_per_example, mean_over_examples, over_seeds
 from results.tables import as_text, build_table, cells_of
 
@@ -54,6 +54,10 @@ def write_run(
         "split": split,
         "limited": limited,
         "n": 7 if limited else 40,
+        "evaluation_id": f"{split}-asked",
+        "examples_id": "few" if limited else "all",
+        "graph_input": {"name": "real"},
+        "generation": {"beams": 1},
         "scores": [{"protocol": protocol, "n_invalid": invalid, "metrics": metrics}],
         "reliance": reliance,
     }
@@ -68,6 +72,7 @@ def write_run(
         "seconds": 10.0 + seed,
     }
     (folder / "result.json").write_text(json.dumps(summary))
+    (folder / "manifest.json").write_text(json.dumps({"cell_id": cell or name}))
     write_status(folder, "done")
     return folder
 
@@ -117,14 +122,11 @@ def test_the_complete_evaluation_goes_before_a_limited_one(tmp_path: Path) -> No
     result["evaluations"] = [other_split, result["evaluations"][0], complete]
     (folder / "result.json").write_text(json.dumps(result))
     (run,) = read_runs([tmp_path])
-    found = evaluation_of(run, "test")
-    assert found is not None
+    (found,) = evaluations_of(run, "test")
     assert found["n"] == 40
-    assert evaluation_of(run, "train") is None
-    assert evaluation_of(run, "test", task="other") is None
+    assert evaluations_of(run, "train") == []
     assert score_of(found, "strict") == score_of(found, "strict@1") is not None
     assert score_of(found, "strict@2") is None
-    assert score_of(None, "strict") is None
 
 
 # Statistics
@@ -254,8 +256,7 @@ def test_reliance_is_averaged_over_seeds_per_example_and_leaves_out_unequal_pair
     write_run(tmp_path, "a", 0, {"bleu-2": 0.5}, gains={"x": (0.2, True), "y": (0.4, True), "z": (9.0, False)})
     write_run(tmp_path, "a", 1, {"bleu-2": 0.5}, gains={"x": (0.4, True), "y": (0.6, True), "z": (9.0, False)})
     first = read_runs([tmp_path])[0]
-    entry = evaluation_of(first, "test")
-    assert entry is not None
+    (entry,) = evaluations_of(first, "test")
     assert reliance_gains(first, entry) == {"x": pytest.approx(0.2), "y": pytest.approx(0.4)}
     (row,) = table_of(tmp_path).rows
     assert row.reliance.mean == pytest.approx(0.4)
@@ -341,3 +342,26 @@ def test_a_real_run_becomes_a_table(
     capsys.readouterr()
     assert _status(["tables", str(runs)]) == 0
     assert "Protocol strict@1, test split. LIMITED" in capsys.readouterr().out
+
+
+def test_another_way_of_asking_the_same_runs_has_a_row_of_its_own(tmp_path: Path) -> None:
+    for seed in range(2):
+        folder = write_run(tmp_path, "a", seed, {"bleu-2": 0.5}, cell="one")
+        result = json.loads((folder / "result.json").read_text())
+        (real,) = result["evaluations"]
+        scores = [{**real["scores"][0], "metrics": {"bleu-2": {"value": 0.1, "ci95": None}}}]
+        control = {**real, "evaluation_id": "zeroed", "graph_input": {"name": "zero"}, "scores": scores}
+        result["evaluations"] = [real, control]
+        (folder / "result.json").write_text(json.dumps(result))
+    header, body = cells_of(table_of(tmp_path))
+    shown = {row[0]: dict(zip(header, row, strict=True)) for row in body}
+    assert {name: row["bleu-2"] for name, row in shown.items()} == {"a": "0.500", "a, graphs zero at test": "0.100"}
+    assert [row["seeds"] for row in shown.values()] == ["2", "2"]
+
+
+def test_seeds_that_were_asked_other_examples_are_not_averaged(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", 0, {"bleu-2": 0.5}, cell="one")
+    write_run(tmp_path, "a", 1, {"bleu-2": 0.1}, cell="one", limited=True)
+    rows = table_of(tmp_path).rows
+    assert [len(row.seeds) for row in rows] == [1, 1]
+    assert len({row.name for row in rows}) == 2

@@ -472,9 +472,9 @@ def test_a_session_that_does_nothing_leaves_the_account_of_how_the_run_was_made(
     runs = tmp_path / "runs"
     run = runs / unbroken.name
     shutil.copytree(unbroken, run)
-    before = json.loads((run / "manifest.json").read_text())["made_with"]
+    before = json.loads((run / "manifest.json").read_text())["sessions"]
     assert _status(run_of(runs)) == 0
-    assert json.loads((run / "manifest.json").read_text())["made_with"] == before
+    assert json.loads((run / "manifest.json").read_text())["sessions"] == before
 
 
 def test_fresh_starts_over(unbroken: Path, tmp_path: Path, here: None) -> None:
