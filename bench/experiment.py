@@ -22,7 +22,7 @@ from bench.model import GraphLanguageModel
 from bench.parsing import load_config
 from bench.prepare import Prepared, prepare
 from bench.record import count_parameters, describe, summarise
-from bench.run_store import RunDirectory, read_json, write_json
+from bench.run_store import RunDirectory, read_json, write_bytes, write_json
 from bench.runtime import Runtime
 from bench.session import Log, Mirror, recorded, refuse_failed
 from bench.trainer import StageJob, StageOutcome, train_stage
@@ -242,9 +242,7 @@ def _adopt_finished(job: StageJob, runtime: Runtime, log: Log) -> None:
         if report.parent != job.folder and _is_finished(report.parent, job.identity):
             job.folder.mkdir(parents=True, exist_ok=True)
             for name in ("final.safetensors", "steps.jsonl", "metrics.jsonl", "stage.json"):
-                write = job.folder / f".{name}-adopted"
-                shutil.copyfile(report.parent / name, write)
-                write.replace(job.folder / name)
+                write_bytes(job.folder / name, (report.parent / name).read_bytes())
             log.write(f"stage {job.stage.name}: taken from {report.parent}, which has the same identity")
             return
 

@@ -26,6 +26,7 @@ State = Literal["planned", "running", "interrupted", "failed", "done"]
 ErrorClass = Literal["nan", "oom", "disk", "error"]
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+_PARTIAL = ".partial"
 _FULL = 1 << 20  # bytes; with less than this left, a failed write is taken to be the disk's fault
 
 
@@ -126,6 +127,8 @@ class RunDirectory:
                 f"{status.phase}). Wait for it, or end that process and run the same command again to resume."
             ) from None
         try:
+            for leftover in self.path.rglob(f"*{_PARTIAL}"):  # of a session that was killed while it wrote
+                leftover.unlink()
             self._earlier_seconds = self._written_status().seconds
             self._started = time.monotonic()
             yield
@@ -168,7 +171,7 @@ class RunDirectory:
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all: to a temporary file, flushed to disk, then moved into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=_PARTIAL)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -344,12 +344,13 @@ def test_kills_leave_no_mark_in_logged_losses_or_the_result(survivor: Survivor, 
     assert mine == theirs
 
 
-@pytest.mark.parametrize("file", ["final.safetensors", "stage.json", "parameters.json", "result.json"])
+@pytest.mark.parametrize("file", ["final.safetensors", "stage.json", "parameters.json", "scores", "result.json"])
 def test_a_kill_just_before_a_file_stands_in_its_place(
     file: str, unbroken: Path, molgraft: Molgraft, tmp_path: Path, here: None
 ) -> None:
     runs = tmp_path / "runs"
-    process = molgraft.start(run_of(runs), tmp_path / "said.txt", dies_at=file)
+    name = next(unbroken.glob("scores/*.json")).name if file == "scores" else file
+    process = molgraft.start(run_of(runs), tmp_path / "said.txt", dies_at=name)
     assert process.wait() == -signal.SIGKILL, process.said
     run = only_run(runs)
     assert RunDirectory(run).status().state == "interrupted"
