@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tasks.data import Catalogue, DataSet, FileCheck, download
+if TYPE_CHECKING:
+    from tasks.data import DataSet, FileCheck
 
 app = typer.Typer(no_args_is_help=True, help="List, download and check data sets.")
 
@@ -20,6 +21,8 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to
 @app.command("list")
 def list_(files: _Files = None, as_json: _Json = False) -> None:
     """List the data sets, and which of their files are here."""
+    from tasks.data import Catalogue
+
     catalogue = Catalogue(files or ())
     found = [_facts(catalogue.get(name)) for name in catalogue.names()]
     if as_json:
@@ -37,6 +40,8 @@ def list_(files: _Files = None, as_json: _Json = False) -> None:
 @app.command()
 def get(names: Annotated[list[str], typer.Argument(help="Names of data sets.")]) -> None:
     """Download what is not here yet into the cache, and check it."""
+    from tasks.data import Catalogue, download
+
     catalogue = Catalogue()
     datasets = [catalogue.get(name) for name in names]  # a misspelt name stops all before anything is downloaded
     for dataset in datasets:
@@ -53,6 +58,8 @@ def verify(names: _Names = None, as_json: _Json = False) -> None:
 
     Exits with 1 if a file differs from its description, or if a data set that was named lacks a file.
     """
+    from tasks.data import Catalogue
+
     catalogue = Catalogue()
     datasets = [catalogue.get(name) for name in names or catalogue.names()]
     checks = [(dataset.name, check) for dataset in datasets for check in dataset.verify()]
