@@ -266,7 +266,7 @@ class TrainingExamples:
 
 
 class ExampleDataset(torch.utils.data.Dataset[dict[str, Any]]):
-    """Tokenised examples as the trainer wants them: items that have `input_ids`, by which it groups lengths."""
+    """Tokenised examples as items for the trainer and the collator."""
 
     def __init__(self, source: TrainingExamples) -> None:
         self._source = source
@@ -280,5 +280,4 @@ class ExampleDataset(torch.utils.data.Dataset[dict[str, Any]]):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        example = self.examples[index]
-        return {"input_ids": example.ids, "example": example}
+        return {"example": self.examples[index]}

@@ -28,6 +28,7 @@ from bench.model import GraphLanguageModel
 from bench.progress import ProgressCallback
 from bench.run_store import append_jsonl, read_json, read_jsonl, write_bytes, write_json
 from bench.runtime import Runtime
+from bench.sampling import LengthGroups
 
 _CHECKPOINT_FILES = {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"}
 _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
@@ -212,6 +213,13 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         folder = Path(output_dir or self.args.output_dir)
         write_bytes(folder / "model.safetensors", save(_portable(self.model.trainable_state())))
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Groups of similar length in random order, where they are asked for."""
+        if not self.job.stage.length_groups:
+            return super()._get_train_sampler(train_dataset)
+        lengths = [len(example.ids) for example in self.job.training.first]
+        return LengthGroups(lengths, self.job.stage.batch_size, self.job.seed)
+
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW with a group per part, so that each part has its own rate."""
         if self.optimizer is None:  # type: ignore[has-type]
@@ -378,7 +386,6 @@ def _arguments(job: StageJob, checkpoints: Path, runtime: Runtime) -> TrainingAr
         max_grad_norm=stage.optimiser.max_grad_norm,
         bf16=job.precision == "bf16",
         seed=job.seed,
-        train_sampling_strategy="group_by_length" if stage.length_groups else "random",
         eval_strategy="steps" if stage.validate_every else "no",
         eval_steps=stage.validate_every or None,
         save_strategy="steps",
