@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -109,7 +110,7 @@ def _model(
 
 def _skeleton(config: RunConfig, runtime: Runtime) -> nn.Module:
     if config.llm.name != TINY:
-        return load_skeleton(locate(config.llm, runtime), config.llm.dtype)
+        return load_skeleton(locate(config.llm, replace(runtime, offline=True)), config.llm.dtype)
     from transformers import LlamaForCausalLM
 
     from bench.pretrain_lm import architecture

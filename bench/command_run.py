@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -151,8 +153,6 @@ def check(
     as_json: _Json = False,
 ) -> None:
     """Say what a run would be, without doing anything: settings, wiring, parameters, memory, steps, data, a prompt."""
-    import json
-
     from bench.check import inspect, report
     from bench.parsing import load_config
     from tasks.data import Catalogue
@@ -194,7 +194,8 @@ def pretrain_lm(
 
 def _asked(limit: int | None, ids: str | None) -> list[str]:
     chosen = [f"evaluation.limit={limit}"] if limit is not None else []
-    return [*chosen, f"evaluation.ids=[{ids}]"] if ids else chosen
+    names = list(dict.fromkeys(name.strip() for name in (ids or "").split(",") if name.strip()))
+    return [*chosen, f"evaluation.ids={json.dumps(names)}"] if names else chosen
 
 
 def _runtime(
@@ -210,6 +211,12 @@ def _runtime(
     from bench.errors import UserError
     from bench.runtime import Runtime
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("started as one of several processes (WORLD_SIZE is set); a run has one process for now")
+    kind, _, number = device.partition(":")
+    if kind == "cuda" and number:  # before torch looks: its trainer always takes the first device that it sees
+        os.environ["CUDA_VISIBLE_DEVICES"] = number
+        device = kind
     for place in (runs, *runs.parents):
         if place.exists() and not place.is_dir():
             raise UserError(f"--runs {runs}: {place} is a file; give a folder, which need not exist yet")
@@ -240,8 +247,6 @@ def _print_table(names: Mapping[Path, str], protocol: str) -> None:
 
 def _show(folder: Path, summary: dict[str, Any], as_json: bool) -> None:
     """What a run came to."""
-    import json
-
     if as_json:
         typer.echo(json.dumps({"run": str(folder), **summary}, ensure_ascii=False))
         return

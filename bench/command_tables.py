@@ -15,6 +15,7 @@ def tables(
     sources: Annotated[list[Path] | None, typer.Argument(help="Folders of runs, or run directories.")] = None,
     protocol: Annotated[str, typer.Option(help="The metric protocol; one table has one.")] = "strict",
     split: Annotated[str, typer.Option(help="The split that was asked.")] = "test",
+    data: Annotated[str | None, typer.Option(help="The data set or task, where runs were asked several.")] = None,
     form: Annotated[str | None, typer.Option("--format", help="markdown, latex or json; else for the screen.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to a file.")] = None,
 ) -> None:
@@ -25,7 +26,7 @@ def tables(
 
     if form is not None and form not in FORMATS:
         raise UserError(f"--format {form}: unknown; it is one of {', '.join(FORMATS)}")
-    table = build_table(read_runs(sources or [Path("runs")]), protocol, split)
+    table = build_table(read_runs(sources or [Path("runs")]), protocol, split, data)
     if form is None and output is None:
         show(table)
         return

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval, MinLen
+from pydantic import StringConstraints
 
 from bench.errors import ConfigError
 from encoders.base import Encoder, GraphInput
@@ -22,6 +23,7 @@ from tasks.prompts import PromptStyle, TextInput
 Count = Annotated[int, Ge(1)]
 Fraction = Annotated[float, Interval(ge=0, lt=1)]
 Rate = Annotated[float, Gt(0)]
+Alias = Annotated[str, StringConstraints(pattern=r"^[\w.+-]+$")]  # it becomes part of a folder's name
 Precision = Literal["fp32", "bf16"]
 Part = Literal["encoder", "projector", "llm", "embeddings"]
 
@@ -167,7 +169,7 @@ class Stage:
         length_groups: batches of examples of similar length; fewer padding tokens, another order of examples.
     """
 
-    name: Annotated[str, MinLen(1)]
+    name: Alias
     tasks: tuple[WeightedTask, ...] = ()
     trains: Trains = field(default_factory=Trains)
     optimiser: Optimiser = field(default_factory=Optimiser)
@@ -251,7 +253,7 @@ class RunConfig:
         precision: of the forward pass while training; bf16 is autocast.
     """
 
-    name: Annotated[str, MinLen(1)]
+    name: Alias
     task: Task
     prompt: PromptStyle
     text_input: TextInput
@@ -270,6 +272,14 @@ class RunConfig:
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError("stages", f"two stages are named {name!r}; names must differ")
+        for stage in self.stages:
+            whole = "full" in (stage.trains.llm, stage.trains.embeddings)
+            if whole and self.llm.dtype != "fp32":
+                raise ConfigError(
+                    "llm.dtype",
+                    f"is {self.llm.dtype}, and stage {stage.name!r} trains these weights: small steps would "
+                    "be rounded away. Use fp32, with `precision: bf16` for speed",
+                )
 
     def training_tasks(self, stage: Stage) -> tuple[WeightedTask, ...]:
         """The mixture of a stage."""

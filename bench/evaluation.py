@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.collate import Collator, Layout, TokenisedExample
-from bench.config import RunConfig
 from bench.generate import predict
 from bench.identity import derived_seed, evaluation_id, examples_hash, predict_id, reliance_id
 from bench.model import GraphLanguageModel
@@ -19,11 +18,11 @@ from bench.run_store import RunDirectory, append_jsonl, read_json, read_jsonl, w
 from bench.runtime import Runtime
 from bench.scores import described, protocol_score_id, score_predictions
 from bench.trainer import log_likelihoods
-from encoders.base import GraphInput
+from encoders.base import EncoderError, GraphInput
 from encoders.store import FeatureStore
 from tasks.base import Example, Prediction
 from tasks.metrics.base import mean_estimate
-from tasks.prompts import as_text, prompt_of
+from tasks.prompts import as_text, prompt_of, prompt_sha
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +50,9 @@ def evaluation_missing(prepared: Prepared, run: RunDirectory) -> bool:
         identity = predict_id(config, prepared.train_id, data.task, data.examples)
         if len(read_jsonl(run.predictions_file(identity))) < len(data.examples):
             return True
-        if _measures_reliance(config):
+        if not isinstance(_partners(prepared, data), str):
             identity = reliance_id(config, prepared.train_id, data.examples)
-            if len(read_jsonl(run.reliance_file(identity))) < len(data.examples):
+            if len(read_jsonl(run.reliance_file(identity))) < len(data.readable):
                 return True
     return False
 
@@ -82,17 +81,19 @@ def ask(trained: TrainedModel, prepared: Prepared, run: RunDirectory, runtime: R
     config = prepared.config
     for data in prepared.evaluations:
         seed = derived_seed(config.seed, "graph_input/test")
-        swapped = substitutes(config.graph_input.test, data.examples, trained.layout.store, seed)
+        swapped = substitutes(config.graph_input.test, data.readable, trained.layout.store, seed)
         trained.model.graph_input = config.graph_input.test
-        examples = trained.layout.tokenise(data.examples, swapped)
+        examples = trained.layout.tokenise(data.readable, swapped)
         identity = predict_id(config, prepared.train_id, data.task, data.examples)
         file = run.predictions_file(identity)
         _write_questions(trained, data, run.questions_file(identity))
-        asked = _note_too_long(examples, trained, config, file)
+        asked = [e for e in examples if _fits(trained, e.prompt_length + config.evaluation.generation.max_new_tokens)]
+        _note_unanswerable(trained, data, {example.id for example in asked}, file)
         tokenizer_and_collator = (trained.layout.tokenizer, trained.collator)
         predict(trained.model, data.task, asked, tokenizer_and_collator, config.evaluation.generation, file, runtime)
-        if _measures_reliance(config):
-            _measure_reliance(trained, prepared, data, examples, run, runtime)
+        partners = _partners(prepared, data)
+        if not isinstance(partners, str):
+            _measure_reliance(trained, prepared, data, partners, examples, run, runtime)
 
 
 def score(prepared: Prepared, run: RunDirectory, runtime: Runtime) -> list[dict[str, Any]]:
@@ -128,11 +129,9 @@ def score(prepared: Prepared, run: RunDirectory, runtime: Runtime) -> list[dict[
 def reliance_summary(prepared: Prepared, data: EvaluationData, run: RunDirectory) -> dict[str, Any]:
     """Mean change of the gold answer's log-likelihood per token when its graph is swapped, with its 95% interval."""
     config = prepared.config
-    swap = config.evaluation.reliance
-    if swap is None:
-        return {"value": None, "reason": "not measured: evaluation.reliance is not set"}
-    if not config.projector.places_tokens:
-        return {"value": None, "reason": "the language model is given no graph"}
+    swap, partners = config.evaluation.reliance, _partners(prepared, data)
+    if swap is None or isinstance(partners, str):
+        return {"value": None, "reason": partners}
     identity = reliance_id(config, prepared.train_id, data.examples)
     rows = read_jsonl(run.reliance_file(identity))
     gains = [(row["real"] - row["swapped"]) / row["tokens"] for row in rows if row["counts"]]
@@ -172,6 +171,7 @@ def _measure_reliance(
     trained: TrainedModel,
     prepared: Prepared,
     data: EvaluationData,
+    partner: Mapping[str, str],
     examples: Sequence[TokenisedExample],
     run: RunDirectory,
     runtime: Runtime,
@@ -182,21 +182,25 @@ def _measure_reliance(
     file = run.reliance_file(reliance_id(config, prepared.train_id, data.examples))
     if len(read_jsonl(file)) >= len(examples):
         return
-    # The partners do not depend on the run's seed: all cells and seeds are measured on the same swaps.
-    partner = substitutes(swap, data.examples, store, derived_seed(0, "reliance"))
+    exchanged = trained.layout.tokenise(data.readable, partner)
+    fitting = [
+        position
+        for position, pair in enumerate(zip(examples, exchanged, strict=True))
+        if all(_fits(trained, len(example.ids)) for example in pair)
+    ]
     batch_size = config.evaluation.generation.batch_size
-    real = log_likelihoods(trained.model, examples, trained.collator, batch_size)
-    real_values = list(runtime.tracked(real, "likelihood, real graphs", len(examples)))
+    real = log_likelihoods(trained.model, [examples[i] for i in fitting], trained.collator, batch_size)
+    real_values = dict(zip(fitting, runtime.tracked(real, "likelihood, real graphs", len(fitting)), strict=True))
     trained.model.graph_input = swap
     try:
-        swapped = log_likelihoods(
-            trained.model, trained.layout.tokenise(data.examples, partner), trained.collator, batch_size
-        )
-        swapped_values = list(runtime.tracked(swapped, "likelihood, swapped graphs", len(examples)))
+        other = log_likelihoods(trained.model, [exchanged[i] for i in fitting], trained.collator, batch_size)
+        other_values = dict(zip(fitting, runtime.tracked(other, "likelihood, swapped", len(fitting)), strict=True))
     finally:
         trained.model.graph_input = config.graph_input.test
     rows: list[dict[str, Any]] = []
-    for example, (with_real, tokens), (with_swapped, _) in zip(data.examples, real_values, swapped_values, strict=True):
+    for position, example in enumerate(data.readable):
+        with_real, tokens = real_values.get(position, (0.0, 0))  # no token: too long for the model's context
+        with_swapped, _ = other_values.get(position, (0.0, 0))
         sizes = store.sizes(example.molecules)
         swapped_sizes = store.sizes([partner[molecule] for molecule in example.molecules])
         equal = bool((sizes == swapped_sizes).all())
@@ -215,20 +219,31 @@ def _measure_reliance(
     append_jsonl(file, rows)
 
 
-def _measures_reliance(config: RunConfig) -> bool:
-    return config.evaluation.reliance is not None and config.projector.places_tokens
+def _partners(prepared: Prepared, data: EvaluationData) -> Mapping[str, str] | str:
+    """The molecules whose graphs are swapped in to measure reliance, or the reason why it is not measured."""
+    config = prepared.config
+    if config.evaluation.reliance is None:
+        return "not measured: evaluation.reliance is not set"
+    if not config.projector.places_tokens:
+        return "the language model is given no graph"
+    try:
+        # They do not depend on the run's seed: all cells and seeds are measured on the same swaps.
+        return substitutes(config.evaluation.reliance, data.readable, prepared.store, derived_seed(0, "reliance"))
+    except EncoderError as error:
+        return str(error)
 
 
-def _note_too_long(
-    examples: Sequence[TokenisedExample], trained: TrainedModel, config: RunConfig, file: Any
-) -> list[TokenisedExample]:
-    """The examples that fit the model's context; the others get an unparsable answer, which counts as wrong."""
-    llm_config = trained.model.llm.config
-    context = getattr(llm_config, "max_position_embeddings", None)
-    room = None if context is None else int(context) - config.evaluation.generation.max_new_tokens  # type: ignore[call-overload]
-    fitting = [example for example in examples if room is None or example.prompt_length <= room]
-    if len(fitting) < len(examples):
-        known, kept = {row["example_id"] for row in read_jsonl(file)}, {example.id for example in fitting}
-        too_long = [example for example in examples if example.id not in kept | known]
-        append_jsonl(file, [asdict(Prediction(e.id, e.prompt_sha, "", None, 0, "length")) for e in too_long])
-    return fitting
+def _fits(trained: TrainedModel, tokens: int) -> bool:
+    """Whether a sequence is within the context that the language model was made for."""
+    context = getattr(trained.model.llm.config, "max_position_embeddings", None)
+    return context is None or tokens <= int(context)  # type: ignore[call-overload]
+
+
+def _note_unanswerable(trained: TrainedModel, data: EvaluationData, asked: Collection[str], file: Path) -> None:
+    """Gives examples that cannot be asked an unparsable answer, which counts as wrong."""
+    known = {row["example_id"] for row in read_jsonl(file)}
+    left = [example for example in data.examples if example.id not in asked and example.id not in known]
+    if left:
+        prompts = (prompt_sha(prompt_of(trained.layout.render(example))) for example in left)
+        rows = [Prediction(e.id, sha, "", None, 0, "length") for e, sha in zip(left, prompts, strict=True)]
+        append_jsonl(file, [asdict(row) for row in rows])

@@ -14,7 +14,7 @@ import torch
 
 from bench.collate import Collator, Layout, TrainingExamples
 from bench.config import RunConfig
-from bench.errors import UserError
+from bench.errors import ConfigError, UserError
 from bench.evaluation import TrainedModel, ask, evaluation_missing, score, score_missing, substitutes
 from bench.identity import derived_seed
 from bench.language_model import attach_lora, embedding_width, load
@@ -25,7 +25,8 @@ from bench.record import count_parameters, describe, summarise
 from bench.run_store import RunDirectory, read_json, write_bytes, write_json
 from bench.runtime import Runtime
 from bench.session import Log, Mirror, recorded, refuse_failed
-from bench.trainer import StageJob, StageOutcome, train_stage
+from bench.stage_log import StageOutcome
+from bench.trainer import StageJob, train_stage
 from tasks.data import Catalogue
 
 
@@ -75,6 +76,7 @@ def run(
             _empty(directory.path)
         refuse_failed(directory, retry_failed)
         if directory.status().state == "done" and not score_missing(prepared, directory):
+            mirror(directory)
             return RunResult(directory, config.name, read_json(directory.result_file))
         with recorded(directory, mirror):
             return RunResult(directory, config.name, _work(prepared, directory, runtime, mirror))
@@ -131,6 +133,11 @@ def build_model(prepared: Prepared, runtime: Runtime) -> tuple[GraphLanguageMode
     """The model as it is before training, and its tokenizer. Each part has a seed of its own."""
     config = prepared.config
     llm, tokenizer = load(prepared.llm, config.llm.dtype)
+    context = getattr(llm.config, "max_position_embeddings", None)
+    if context is not None and config.llm.max_length > int(context):  # type: ignore[call-overload]
+        raise ConfigError(
+            "llm.max_length", f"is {config.llm.max_length}, and the model was made for at most {context} tokens"
+        )
     llm.requires_grad_(False)
     if any(stage.trains.llm == "lora" for stage in config.stages):
         with _seeded(config.seed, "lora"):
@@ -222,7 +229,7 @@ def _for_training(layout: Layout, prepared: Prepared, position: int, part: str, 
     graph_input = config.graph_input.train
 
     def drawn(epoch: int) -> Mapping[str, str]:
-        seed = derived_seed(config.seed, f"graph_input/{part}/{epoch}")
+        seed = derived_seed(config.seed, f"graph_input/{position}/{part}/{epoch}")
         return substitutes(graph_input, examples, prepared.store, seed)
 
     found = TrainingExamples(layout, examples, drawn, redrawn=graph_input.is_redrawn)

@@ -132,6 +132,9 @@ def derived_seed(seed: int, purpose: str) -> int:
 
 def _training(config: RunConfig, inputs: Inputs, stages: Sequence[Stage], seeded: bool = True) -> Mapping[str, Any]:
     adapted = any(stage.trains.llm == "lora" for stage in stages)
+    # Adapters wrap the maps of the language model, whose trained weights then have other names.
+    whole = any(stage.trains.llm == "full" or stage.trains.embeddings == "full" for stage in stages)
+    adapted = adapted or (whole and any(stage.trains.llm == "lora" for stage in config.stages))
     done = len(stages)
     return {
         "hash": HASH_VERSION,

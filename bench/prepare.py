@@ -7,8 +7,6 @@ import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
@@ -36,11 +34,22 @@ class StageData:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationData:
-    """The examples of a task that the trained model is asked."""
+    """The examples of a task that the trained model is asked.
+
+    Args:
+        unreadable: ids of examples whose molecules cannot be featurised. They are not dropped, or cells with different
+            feature schemes would be scored on different examples: their answers count as wrong.
+    """
 
     task: Task
     examples: tuple[Example, ...]
     limited: bool
+    unreadable: frozenset[str] = frozenset()
+
+    @property
+    def readable(self) -> tuple[Example, ...]:
+        """The examples that the model can be asked."""
+        return tuple(example for example in self.examples if example.id not in self.unreadable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,7 @@ class Prepared:
 
     Args:
         levels: the encoder's levels that the projector reads, with their widths.
-        rejections: rows left out, by `task/split`.
+        rejections: rows that cannot be used, by split.
         sources: the files that the examples came from, by `data set/split`.
         cell: hash of the run but for its seed.
         stage_ids: hash of every stage; the last one is the run's `train_id`.
@@ -85,17 +94,29 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
     reader = _Reader(config, catalogue or Catalogue())
     stages = tuple(reader.stage(stage) for stage in config.stages)
     evaluations = tuple(reader.evaluation(task) for task in config.evaluation_tasks())
+    for split, listed in reader.rejections.items():
+        _refuse_losses(listed, reader.rows_read[split], split, reader.rejections, config, runtime)
     llm = _language_model(config, reader, runtime)
 
     store = _feature_store(config, [*_all_examples(stages, evaluations)], runtime)
-    kept = partial(_without_rejected, store=store, rejections=reader.rejections)
+
+    def unreadable(examples: Sequence[Example], split: str) -> frozenset[str]:
+        rejected = _rejected(examples, store)
+        listed = reader.rejections.setdefault(split, [])
+        listed += [rejection for rejection in rejected.values() if rejection not in listed]  # stages share examples
+        _refuse_losses(list(rejected.values()), len(examples), split, reader.rejections, config, runtime)
+        return frozenset(rejected)
+
+    def readable(examples: Sequence[Example], split: str) -> tuple[Example, ...]:
+        without = unreadable(examples, split)
+        return tuple(example for example in examples if example.id not in without)
+
     stages = tuple(
-        StageData(kept(data.training, part="train"), kept(data.validation, part="validation")) for data in stages
+        StageData(readable(data.training, "train"), readable(data.validation, "validation")) for data in stages
     )
     evaluations = tuple(
-        replace(data, examples=kept(data.examples, part=config.evaluation.split)) for data in evaluations
+        replace(data, unreadable=unreadable(data.examples, config.evaluation.split)) for data in evaluations
     )
-    _refuse_losses(reader.rejections, stages, evaluations, config, runtime)
 
     inputs = Inputs(
         train=tuple(examples_hash(data.training) for data in stages),
@@ -151,6 +172,7 @@ class _Reader:
         self._catalogue = catalogue
         self._read: dict[tuple[str, Split], tuple[Example, ...]] = {}
         self.rejections: dict[str, list[Rejection]] = {}
+        self.rows_read: dict[str, int] = {}
         self.sources: dict[str, Mapping[str, Any]] = {}
 
     def examples(self, task: Task, split: Split) -> tuple[Example, ...]:
@@ -162,6 +184,7 @@ class _Reader:
                 raise UserError(f"task {task.name}: {task.data} has no usable row in its {split} split")
             self._read[key] = tuple(examples)
             self.rejections.setdefault(split, []).extend(rejections)
+            self.rows_read[split] = self.rows_read.get(split, 0) + len(examples) + len(rejections)
             source = self._catalogue.get(task.data).source(split)
             described = {"file": source.file, "sha256": source.sha256, "git_blob": source.git_blob, "note": source.note}
             self.sources[f"{task.data}/{split}"] = {**described, "where": {k: list(v) for k, v in source.where.items()}}
@@ -240,43 +263,37 @@ def _all_examples(stages: Iterable[StageData], evaluations: Iterable[EvaluationD
         yield from evaluated.examples
 
 
-def _without_rejected(
-    examples: Sequence[Example], store: FeatureStore, rejections: dict[str, list[Rejection]], part: str
-) -> tuple[Example, ...]:
-    kept = []
-    listed = rejections.setdefault(part, [])
+def _rejected(examples: Sequence[Example], store: FeatureStore) -> dict[str, Rejection]:
+    """Examples with a molecule that cannot be featurised, by id."""
+    found = {}
     for example in examples:
         bad = next((molecule for molecule in example.molecules if molecule in store.rejected), None)
-        if bad is None:
-            kept.append(example)
-            continue
-        place = (str(example.meta.get("file", "")), int(example.meta.get("line", 0)))
-        rejection = Rejection(*place, bad, store.rejected[bad])
-        if rejection not in listed:  # stages may share their examples
-            listed.append(rejection)
-    return tuple(kept)
+        if bad is not None:
+            place = (str(example.meta.get("file", "")), int(example.meta.get("line", 0)))
+            found[example.id] = Rejection(*place, bad, store.rejected[bad])
+    return found
 
 
 def _refuse_losses(
-    rejections: Mapping[str, Sequence[Rejection]],
-    stages: Sequence[StageData],
-    evaluations: Sequence[EvaluationData],
+    listed: Sequence[Rejection],
+    total: int,
+    split: str,
+    all_rejections: Mapping[str, Sequence[Rejection]],
     config: RunConfig,
     runtime: Runtime,
 ) -> None:
-    kept = {
-        "train": max(len(data.training) for data in stages),
-        "validation": max(len(data.validation) for data in stages),
-        config.evaluation.split: max(len(data.examples) for data in evaluations),
-    }
-    for part, listed in rejections.items():
-        share = len(listed) / (len(listed) + kept.get(part, 0)) if listed else 0.0
-        if share > runtime.max_rejected or not kept.get(part, 1):
-            path = runtime.runs / f"rejected-{config.name}.csv"
-            write_text(path, rejections_csv(rejections))
-            first = listed[0]
-            raise UserError(
-                f"{len(listed)} of {len(listed) + kept.get(part, 0)} {part} rows are unusable ({share:.1%}; "
-                f"--max-rejected allows {runtime.max_rejected:.1%}). The first is {first.file}:{first.line}, "
-                f"{first.value[:60]!r}: {first.reason}. All are listed in {Path(path)}."
-            )
+    """Stops where more rows are unusable than a user may want to go on without.
+
+    Raises:
+        UserError: their share is above `--max-rejected`, or nothing is left.
+    """
+    if not listed or (len(listed) < total and len(listed) / total <= runtime.max_rejected):
+        return
+    path = runtime.runs / f"rejected-{config.name}.csv"
+    write_text(path, rejections_csv(all_rejections))
+    first = listed[0]
+    raise UserError(
+        f"{len(listed)} of {total} {split} rows are unusable ({len(listed) / total:.1%}; --max-rejected allows "
+        f"{runtime.max_rejected:.1%}). The first is {first.file}:{first.line}, {first.value[:60]!r}: {first.reason}. "
+        f"All are listed in {path}."
+    )

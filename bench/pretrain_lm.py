@@ -25,7 +25,7 @@ from bench.language_model import TRAINING_REPORT, LocatedModel, files_identity, 
 from bench.progress import ProgressCallback
 from bench.run_store import write_json
 from bench.runtime import Runtime
-from bench.trainer import find_resumable
+from bench.trainer import find_resumable, one_device
 from tasks.base import Example, split_slots
 
 _VERSION = 1  # raised when the same text and recipe begin to give another model
@@ -137,7 +137,7 @@ def _is_last(checkpoint: Path, recipe: TinyRecipe) -> bool:
 def _arguments(work: Path, recipe: TinyRecipe, runtime: Runtime) -> Any:
     from transformers import TrainingArguments
 
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(work),
         max_steps=recipe.steps,
         per_device_train_batch_size=max(1, recipe.batch_tokens // recipe.block),
@@ -156,6 +156,7 @@ def _arguments(work: Path, recipe: TinyRecipe, runtime: Runtime) -> Any:
         disable_tqdm=True,
         use_cpu=runtime.device == "cpu",
     )
+    return one_device(arguments)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,9 +26,9 @@ def summarise(prepared: Prepared, directory: RunDirectory, entries: list[dict[st
     evaluations = {(entry["predict_id"], entry["evaluation_id"]): entry for entry in _earlier_entries(directory)}
     for entry in entries:
         key = (entry["predict_id"], entry["evaluation_id"])
-        fresh = {score["score_id"] for score in entry["scores"]}
+        fresh = {score["protocol"] for score in entry["scores"]}
         earlier = evaluations.get(key, {}).get("scores", [])
-        entry["scores"] += [score for score in earlier if score["score_id"] not in fresh]
+        entry["scores"] += [score for score in earlier if score["protocol"] not in fresh]
         evaluations[key] = entry
     return {
         "name": config.name,
@@ -45,6 +45,7 @@ def summarise(prepared: Prepared, directory: RunDirectory, entries: list[dict[st
         "scored_weights": f"{config.stages[-1].keep} of stage {config.stages[-1].name}",
         "evaluations": list(evaluations.values()),
         "rejected": {part: len(rows) for part, rows in prepared.rejections.items()},
+        "training_seconds": round(sum(stage["seconds"] for stage in stages), 2),
         "seconds": directory.status().seconds,
     }
 

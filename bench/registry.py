@@ -26,6 +26,8 @@ from typing import Any
 from bench.errors import UserError
 
 PLUGINS_VARIABLE = "MOLGRAFT_PLUGINS"
+SOURCE_ATTRIBUTE = "__molgraft_source__"
+"""Where a plug-in's module keeps the hash of its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,10 @@ def source_identity(component: type) -> str | None:
     """Hash of the file of a component from outside the rooms, whose `version` nobody vouches for; None for our own."""
     if component.__module__.split(".")[0] in {"bench", "encoders", "projectors", "tasks"}:
         return None
+    module = sys.modules.get(component.__module__)
+    imported = getattr(module, SOURCE_ATTRIBUTE, None)  # of the file as it was when it was imported
+    if imported is not None:
+        return str(imported)
     source = inspect.getsourcefile(component)
     return hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else component.__module__
 
@@ -199,13 +205,15 @@ def _module_of(loaded: object) -> ModuleType:
 
 
 def _import_file(path: Path) -> ModuleType:
-    name = f"molgraft_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}_{path.stem}"
+    place, source = (hashlib.sha256(b).hexdigest() for b in (str(path.resolve()).encode(), path.read_bytes()))
+    name = f"molgraft_plugin_{place[:8]}_{source[:8]}_{path.stem}"  # an edited file is another module
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    setattr(module, SOURCE_ATTRIBUTE, source[:16])
     sys.modules[name] = module  # dataclasses look their module up while the class is being defined
     try:
         spec.loader.exec_module(module)

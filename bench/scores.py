@@ -71,8 +71,8 @@ def rescore(folder: Path, protocols: Sequence[Protocol]) -> list[dict[str, Any]]
         result = read_json(folder / "result.json")
         for entry in result["evaluations"]:
             fresh = [score_predictions(directory, entry["predict_id"], entry["answer"], p) for p in protocols]
-            known = {score["score_id"] for score in fresh}
-            entry["scores"] = [score for score in entry["scores"] if score["score_id"] not in known] + fresh
+            known = {score["protocol"] for score in fresh}
+            entry["scores"] = [score for score in entry["scores"] if score["protocol"] not in known] + fresh
         write_json(folder / "result.json", result)
     evaluations: list[dict[str, Any]] = result["evaluations"]
     return evaluations

@@ -13,7 +13,7 @@ import torch
 
 from bench.errors import UserError, is_user_error
 from bench.run_store import ErrorClass, RunDirectory, State, is_disk_error
-from bench.trainer import NotFiniteError
+from bench.stage_log import NotFiniteError
 
 Mirror = Callable[[RunDirectory], None]
 """Told of a run directory whenever there is something new in it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from bench.errors import ConfigError, UserError
 from bench.experiment import RunResult, run
 from bench.parsing import apply_overrides, build, find_config, load_mapping, merge, read_yaml
 from bench.registry import Registry, registry
+from bench.run_store import is_disk_error
 from bench.runtime import Runtime
 from bench.tracking import mirror_to
 from tasks.data import Catalogue
@@ -59,15 +61,27 @@ def run_study(
     catalogue: Catalogue | None = None,
     retry_failed: bool = False,
 ) -> list[RunResult]:
-    """Runs every cell with every seed, one after the other; what is done already is not done again."""
+    """Runs every cell with every seed, one after the other; what is done already is not done again.
+
+    Raises:
+        UserError: some runs failed; all others were done first, and the message names those that were not.
+    """
     mirror = mirror_to(study.name, runtime)
     results: list[RunResult] = []
+    failures: list[str] = []
     total = len(cells) * len(study.seeds)
-    for config in cells.values():
-        for seed in study.seeds:
-            runtime.say(f"[{len(results) + 1}/{total}] {config.name}, seed {seed}")
-            seeded = replace(config, seed=seed)
+    for number, (config, seed) in enumerate(product(cells.values(), study.seeds), start=1):
+        runtime.say(f"[{number}/{total}] {config.name}, seed {seed}")
+        seeded = replace(config, seed=seed)
+        try:
             results.append(run(seeded, runtime, catalogue=catalogue, retry_failed=retry_failed, mirror=mirror))
+        except Exception as error:
+            if is_disk_error(error, runtime.runs):
+                raise  # the next run could not be written either
+            runtime.say(f"  {config.name}, seed {seed}: {error}")
+            failures.append(f"{config.name} seed {seed} ({type(error).__name__}: {error})")
+    if failures:
+        raise UserError(f"{len(failures)} of {total} runs of study {study.name} are not done: {'; '.join(failures)}")
     return results
 
 

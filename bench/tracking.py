@@ -189,7 +189,9 @@ def _scores(directory: RunDirectory) -> Iterator[tuple[str, float]]:
     found: dict[str, float] = {}
     for entry in sorted(read_json(directory.result_file)["evaluations"], key=lambda entry: not entry["limited"]):
         control = entry["graph_input"]["name"]
-        asked = f"{entry['split']}/{entry['task']}" + ("" if control == "real" else f"/{control}")
+        asked = f"{entry['split']}/{entry['task']}/{Path(entry['data']).stem}" + (
+            "" if control == "real" else f"/{control}"
+        )
         for score in entry["scores"]:
             protocol = score["protocol"].replace("@", ".")
             for name, estimate in score["metrics"].items():
@@ -206,7 +208,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
         if isinstance(value, Mapping):
             yield from _flat(value, name)
         elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-            for item in value:
-                yield from _flat(item, f"{name}.{item.get('name', value.index(item))}")
+            for position, item in enumerate(value):
+                yield from _flat(item, f"{name}.{position}")
         else:
             yield name, value

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,40 +22,16 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 
 from bench.collate import Collator, ExampleDataset, TokenisedExample, TrainingExamples
 from bench.config import Optimiser, Stage
+from bench.errors import ConfigError
 from bench.model import GraphLanguageModel
 from bench.progress import ProgressCallback
-from bench.run_store import append_jsonl, read_json, read_jsonl, write_bytes, write_json
+from bench.run_store import read_json, write_bytes, write_json
 from bench.runtime import Runtime
 from bench.sampling import LengthGroups
+from bench.stage_log import StageLog, StageOutcome
 
 _CHECKPOINT_FILES = {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"}
 _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
-
-
-class NotFiniteError(ArithmeticError):
-    """The training loss became NaN or infinite."""
-
-
-@dataclass(frozen=True, slots=True)
-class StageOutcome:
-    """What a finished stage says of itself; kept as `stage.json`.
-
-    Args:
-        steps: optimiser steps done.
-        kept: which weights it hands on, `last` or `best`, and at which step they were taken.
-        validation: validation loss (nats per token) by step.
-        tokens: tokens seen, padding not counted; soft tokens count.
-        seconds: training time of the session that finished it and of those before, validation included.
-    """
-
-    steps: int
-    kept: str
-    kept_step: int
-    validation: Mapping[str, float]
-    first_loss: float | None
-    last_loss: float | None
-    tokens: int
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +83,12 @@ def train_stage(
         heartbeat: called after logging, for whoever watches.
 
     Raises:
+        ConfigError: the parts that the stage trains have no parameters.
         NotFiniteError: the loss is NaN or infinite.
     """
     model.freeze(job.stage.trains)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError("stages", f"stage {job.stage.name!r} has no parameter to train: its parts have none")
     finished = job.outcome()
     if finished is None:
         finished = _train(model, job, runtime, heartbeat)
@@ -272,73 +249,6 @@ class EpochEntry(TrainerCallback):  # type: ignore[misc]
         self._dataset.enter(math.floor((state.epoch or 0.0) + 1e-6))
 
 
-class StageLog(TrainerCallback):  # type: ignore[misc]
-    """Appends to `steps.jsonl` a line per optimiser step and to `metrics.jsonl` a line per logged value."""
-
-    def __init__(self, folder: Path, heartbeat: Callable[[], None]) -> None:
-        self.steps_file = folder / "steps.jsonl"
-        self.metrics_file = folder / "metrics.jsonl"
-        self._heartbeat = heartbeat
-        self._last = time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Starts the clock."""
-        self._last = time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A line per optimiser step, with the time since the one before and the tokens seen so far."""
-        now = time.monotonic()
-        tokens = int(state.num_input_tokens_seen)
-        row = {"step": state.global_step, "seconds": round(now - self._last, 4), "tokens": tokens, "pid": os.getpid()}
-        self._last = now
-        # Losses are logged as means since the last time. Logging at every checkpoint makes these means the same after a
-        # resume.
-        if state.global_step % args.save_steps == 0:
-            control.should_log = True
-        append_jsonl(self.steps_file, [row], durable=False)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        """A line per logged value; the trainer's closing summary is left out.
-
-        Raises:
-            NotFiniteError: the loss is NaN or infinite.
-        """
-        values = {key: value for key, value in (logs or {}).items() if key in {"loss", "grad_norm", "learning_rate"}}
-        if "eval_loss" in (logs or {}):
-            values["validation_loss"] = (logs or {})["eval_loss"]
-        if not values:
-            return
-        if any(not math.isfinite(value) for key, value in values.items() if key.endswith("loss")):
-            raise NotFiniteError(f"the loss is {values} at step {state.global_step}")
-        finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
-        append_jsonl(self.metrics_file, [{"step": state.global_step, **finite}], durable=False)
-        self._heartbeat()
-
-    def validation(self) -> dict[str, float]:
-        """Validation loss by step; that of step 0 is what training starts from."""
-        return {
-            str(row["step"]): row["validation_loss"]
-            for row in read_jsonl(self.metrics_file)
-            if "validation_loss" in row
-        }
-
-    def outcome(self, steps: int, kept: str, kept_step: int) -> StageOutcome:
-        """The stage's summary, from its logs."""
-        losses = {row["step"]: row["loss"] for row in read_jsonl(self.metrics_file) if "loss" in row}
-        rows = read_jsonl(self.steps_file)
-        return StageOutcome(
-            steps=steps,
-            kept=kept,
-            kept_step=kept_step,
-            validation=self.validation(),
-            first_loss=losses[min(losses)] if losses else None,
-            last_loss=losses[max(losses)] if losses else None,
-            tokens=max((row["tokens"] for row in rows), default=0),
-            seconds=round(sum({row["step"]: row["seconds"] for row in rows}.values()), 3),
-        )
-
-
 def parameter_groups(model: GraphLanguageModel, optimiser: Optimiser) -> list[dict[str, Any]]:
     """Trainable parameters by part, each with its rate."""
     groups: dict[str, list[Tensor]] = {}
@@ -373,9 +283,15 @@ def on_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     return {key: value.to(device) if hasattr(value, "to") else value for key, value in batch.items()}
 
 
+def one_device(arguments: TrainingArguments) -> TrainingArguments:
+    """The arguments for one device: with several in sight `Trainer` would split each batch among all of them."""
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
+
+
 def _arguments(job: StageJob, checkpoints: Path, runtime: Runtime) -> TrainingArguments:
     stage = job.stage
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=stage.steps or -1,
         num_train_epochs=stage.epochs or 1,
@@ -401,6 +317,7 @@ def _arguments(job: StageJob, checkpoints: Path, runtime: Runtime) -> TrainingAr
         disable_tqdm=True,
         use_cpu=runtime.device == "cpu",
     )
+    return one_device(arguments)
 
 
 def _portable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

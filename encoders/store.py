@@ -13,10 +13,11 @@ import inspect
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from functools import partial
 from itertools import chain, repeat
 from multiprocessing import get_context
@@ -141,20 +142,36 @@ def featurise(schemes: Sequence[FeatureScheme], smiles: str) -> tuple[int, dict[
 
 
 def _key(schemes: Sequence[FeatureScheme], molecules: Sequence[str]) -> str:
-    described = [
-        {"scheme": s.name, "version": s.version, "fields": asdict(s), "source": _source_of(s)} for s in schemes
-    ]
-    digest = hashlib.sha256(json.dumps([_FORMAT, described, list(molecules)], sort_keys=True).encode())
+    described = [_described(scheme) for scheme in schemes]
+    content = [_FORMAT, rdBase.rdkitVersion, described, list(molecules)]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     return f"{'+'.join(s.name for s in schemes) or 'parsed'}-{digest.hexdigest()[:16]}"
 
 
-def _source_of(scheme: FeatureScheme) -> str | None:
-    """Hash of the file of a scheme from outside this room, whose version nobody vouches for; None for our own."""
-    cls = type(scheme)
+def _described(value: object) -> Any:
+    """A scheme, and every component inside it, with name, version, fields and the source of one from elsewhere."""
+    if is_dataclass(value) and not isinstance(value, type):
+        cls = type(value)
+        known = {
+            "name": getattr(cls, "name", None),
+            "version": getattr(cls, "version", None),
+            "source": _source_of(cls),
+        }
+        return {**known, "fields": {f.name: _described(getattr(value, f.name)) for f in fields(value)}}
+    if isinstance(value, (list, tuple)):
+        return [_described(item) for item in value]
+    return value
+
+
+def _source_of(cls: type) -> str | None:
+    """Hash of the file of a class from outside this room, whose version nobody vouches for; None for our own."""
     if cls.__module__.startswith("encoders."):
         return None
+    imported = getattr(sys.modules.get(cls.__module__), "__molgraft_source__", None)
     source = inspect.getsourcefile(cls)
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else cls.__module__
+    if imported is None and source is not None:
+        imported = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16]
+    return imported or cls.__module__
 
 
 def _build(

@@ -93,7 +93,7 @@ def reliance_gains(run: Run, entry: Mapping[str, Any]) -> dict[str, float]:
 def _read(folder: Path, alias: str | None) -> Run:
     status = _json(folder / "status.json")
     result, manifest = folder / "result.json", folder / "manifest.json"
-    summary = _json(result) if result.exists() and status["state"] == "done" else {}
+    summary = _json(result) if result.exists() else {}
     made_from = _json(manifest) if manifest.exists() else {}
     name, _, rest = folder.name.rpartition("-s")
     return Run(

@@ -15,8 +15,8 @@ from results.statistics import Interval, Spread, averaged_per_example, mean_over
 
 FORMATS = ("markdown", "latex", "json")
 
-SHOWN = ("bleu-2", "bleu-4", "rouge-l", "meteor")
-"""The metrics that get a column, in this order; all others are in the run's result."""
+HIDDEN = frozenset({"rouge-1", "rouge-2"})
+"""Metrics that get no column, since others of the table say nearly the same; they are in the run's result."""
 
 _NO_VALUE = "n/a"
 
@@ -31,7 +31,7 @@ class Row:
         reliance: gain of the gold answer's log-likelihood from its own graph, nats per token; None where not measured.
         loss: validation loss of the weights that were scored, nats per token.
         trained: trained parameters.
-        seconds: working time.
+        seconds: training time, wherever a stage was trained.
         states: how its unfinished runs stand.
     """
 
@@ -49,37 +49,45 @@ class Row:
 class Table:
     """Cells that were asked the same and scored by the same protocol."""
 
+    asked: str
     protocol: str
     split: str
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
 
 
-def build_table(runs: Sequence[Run], protocol: str, split: str = "test") -> Table:
+def build_table(runs: Sequence[Run], protocol: str, split: str = "test", data: str | None = None) -> Table:
     """The table of these runs under one protocol.
 
     Runs are grouped by cell, which is their identity without the seed: two cells never share a row, whatever their
     aliases.
 
     Raises:
-        ResultsError: no run was scored by the protocol on the split.
+        ResultsError: no run was scored by the protocol on the split, or several tasks or data sets were.
     """
     answers = [_Answer(run, entry, s) for run, entry in _asked(runs, split) if (s := score_of(entry, protocol))]
+    asked = sorted({f"{answer.entry['task']}:{answer.entry['data']}" for answer in answers})
+    if data is not None:
+        answers = [answer for answer in answers if data in (answer.entry["data"], answer.entry["task"])]
+    elif len(asked) > 1:
+        raise ResultsError(f"the runs were asked {', '.join(asked)}; a table has one of them: choose with --data")
     if not answers:
         known = {score["protocol"] for _, entry in _asked(runs, split) for score in entry["scores"]}
         raise ResultsError(
             f"no run was scored by protocol {protocol!r} on the {split} split; there are scores by "
             f"{', '.join(sorted(known)) or 'none'}"
         )
-    offered = {name for answer in answers for name in answer.score["metrics"]}
-    names = [name for name in SHOWN if name in offered]
+    offered = dict.fromkeys(name for answer in answers for name in answer.score["metrics"])
+    names = [name for name in offered if name not in HIDDEN]
     groups: dict[tuple[str, ...], list[_Answer]] = {}
     for answer in answers:
         groups.setdefault(answer.group, []).append(answer)
     without = _without_answer(runs, answers)
     rows = [_row(members, without.pop(members[0].run.cell, ()), names) for members in groups.values()]
     rows += [_unfinished_row(members, names) for members in without.values()]
-    return Table(answers[0].score["protocol"], split, tuple(_told_apart(rows, groups)), tuple(_notes(answers)))
+    entry = answers[0].entry
+    what = f"{entry['task']} on {entry['data']}"
+    return Table(what, answers[0].score["protocol"], split, tuple(_told_apart(rows, groups)), tuple(_notes(answers)))
 
 
 def as_text(table: Table, form: str) -> str:
@@ -93,7 +101,7 @@ def as_text(table: Table, form: str) -> str:
 
 def caption_of(table: Table) -> str:
     """What every number of the table depends on."""
-    return f"Protocol {table.protocol}, {table.split} split. {' '.join(table.notes)}".strip()
+    return f"{table.asked}, {table.split} split, protocol {table.protocol}. {' '.join(table.notes)}".strip()
 
 
 def shown(value: Spread | None, digits: int = 3) -> str:
@@ -154,7 +162,7 @@ def _row(members: Sequence[_Answer], unfinished: Sequence[Run], names: Sequence[
         loss=over_seeds([_validation_loss(answer.run.summary) for answer in members]),
         reliance=mean_over_examples(averaged_per_example([gain for gain in gains if gain])),
         trained=members[0].run.summary["parameters"]["trained_sum"],
-        seconds=over_seeds([answer.run.summary["seconds"] for answer in members]),
+        seconds=over_seeds([answer.run.summary["training_seconds"] for answer in members]),
         states=tuple(run.error or run.state for run in unfinished),
     )
 
@@ -211,7 +219,7 @@ def cells_of(table: Table) -> tuple[list[str], list[list[str]]]:
         **{name: partial(_metric, name=name) for name in names},
         "reliance": lambda row: _interval(row.reliance),
         "trained parameters": lambda row: _NO_VALUE if row.trained is None else f"{row.trained:,}",
-        "seconds": lambda row: shown(row.seconds, 0),
+        "training seconds": lambda row: shown(row.seconds, 0),
     }
     return list(columns), [[show(row) for show in columns.values()] for row in table.rows]
 

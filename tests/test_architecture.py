@@ -163,10 +163,25 @@ def _write_a_run(folder: Path) -> None:
     score = {"protocol": "strict@1", "n_invalid": 0, "metrics": {"bleu-2": {"value": 0.5, "ci95": None}}}
     reliance = {"value": None, "reason": "not measured"}
     asked = {"evaluation_id": "e", "examples_id": "x", "graph_input": {"name": "real"}, "generation": {"beams": 1}}
-    entry = {"task": "caption", "split": "test", "limited": False, "n": 2, "scores": [score], "reliance": reliance}
+    entry = {
+        "task": "caption",
+        "data": "d",
+        "split": "test",
+        "limited": False,
+        "n": 2,
+        "scores": [score],
+        "reliance": reliance,
+    }
     entry |= asked
     stage = {"validation": {"3": 1.0}, "kept_step": 3}
-    summary = {"name": "mine", "seed": 0, "cell_id": "c", "seconds": 1.0, "scored_weights": "last", "stages": [stage]}
+    summary = {
+        "name": "mine",
+        "seed": 0,
+        "cell_id": "c",
+        "training_seconds": 1.0,
+        "scored_weights": "last",
+        "stages": [stage],
+    }
     folder.mkdir(parents=True)
     (folder / "status.json").write_text('{"state": "done"}')
     contents = {**summary, "parameters": {"trained_sum": 3}, "evaluations": [entry]}

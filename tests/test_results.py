@@ -51,6 +51,7 @@ def write_run(
         (folder / "reliance" / "r.jsonl").write_text(text)
     entry = {
         "task": "caption",
+        "data": "bundled",
         "split": split,
         "limited": limited,
         "n": 7 if limited else 40,
@@ -69,7 +70,8 @@ def write_run(
         "stages": [{"validation": {"5": loss, "10": 9.0}, "kept_step": 5}],
         "scored_weights": "best of stage tune",
         "evaluations": [entry],
-        "seconds": 10.0 + seed,
+        "training_seconds": 10.0 + seed,
+        "seconds": 99.0,
     }
     (folder / "result.json").write_text(json.dumps(summary))
     (folder / "manifest.json").write_text(json.dumps({"cell_id": cell or name}))
@@ -287,7 +289,7 @@ def test_forms_of_a_table(tmp_path: Path) -> None:
     assert markdown[0].startswith("| cell")
     assert set(markdown[1]) == {"|", "-"}
     assert len({line.replace("\\|", "").count("|") for line in markdown[:3]}) == 1
-    assert markdown[-1].startswith("Protocol strict@1, test split.")
+    assert markdown[-1].startswith("caption on bundled, test split, protocol strict@1.")
 
     latex = as_text(table, "latex")
     assert r"50\%\_of|a\&b\#\{x\}" in latex
@@ -341,7 +343,7 @@ def test_a_real_run_becomes_a_table(
     assert row["reliance"]["mean"] == pytest.approx(statistics.mean(gain["value"] for gain in gained))
     capsys.readouterr()
     assert _status(["tables", str(runs)]) == 0
-    assert "Protocol strict@1, test split. LIMITED" in capsys.readouterr().out
+    assert "caption on bundled, test split, protocol strict@1. LIMITED" in capsys.readouterr().out
 
 
 def test_another_way_of_asking_the_same_runs_has_a_row_of_its_own(tmp_path: Path) -> None:
