@@ -208,7 +208,9 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
         if isinstance(value, Mapping):
             yield from _flat(value, name)
         elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-            for position, item in enumerate(value):
-                yield from _flat(item, f"{name}.{position}")
+            called = [str(item.get("name", "")) for item in value]
+            keys = called if len({*called, ""}) > len(called) else range(len(value))  # by name, where names tell apart
+            for called_or_position, item in zip(keys, value, strict=True):
+                yield from _flat(item, f"{name}.{called_or_position}")
         else:
             yield name, value
