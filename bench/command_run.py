@@ -126,7 +126,7 @@ def study(
 def demo(
     runs: _Runs = Path("runs/demo"),
     tracking: _Tracking = None,
-    threads: _Threads = None,
+    threads: _Threads = 1,  # models this small gain little from a second one, and lose much on a busy machine
     quiet: _Quiet = False,
 ) -> None:
     """Show the whole path in minutes on two cores, without a network: three cells, two seeds, one table, one answer.

@@ -24,7 +24,9 @@ def main() -> int:
     began = time.monotonic()
     study, cells = load_study("demo")
     with tempfile.TemporaryDirectory() as folder:
-        runtime = Runtime(runs=Path(folder) / "runs", cache=Path(folder) / "cache", device="cpu", offline=True)
+        runtime = Runtime(
+            runs=Path(folder) / "runs", cache=Path(folder) / "cache", device="cpu", threads=1, offline=True
+        )
         results = run_study(study, cells, runtime)
         again = time.monotonic()
         run_study(study, cells, runtime)
