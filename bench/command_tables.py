@@ -56,5 +56,5 @@ def show(table: Table) -> None:
     if console.is_terminal and console.width >= 100:
         console.print(grid)
     else:  # a pipe or a narrow window would fold the columns into one another
-        Console(width=max(140, console.width)).print(grid)
+        Console(width=max(180, console.width)).print(grid)
     console.print(caption_of(table), markup=False, highlight=False, soft_wrap=True)
