@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -24,6 +25,10 @@ Level = str
 
 Counts = Mapping[str, "NDArray[np.int64]"]
 """Rows of each molecule, `(B,)` per name."""
+
+
+CONTENT: Mapping[str, bool] = MappingProxyType({"content": True})
+"""Metadata of a field that names a file, folder or hub model: what it holds is part of a run's identity, its name not."""
 
 
 class RejectedMoleculeError(ValueError):
@@ -108,7 +113,8 @@ class Column:
     Args:
         dtype: the narrow numpy type in which it is kept on disk.
         shape: the shape of one row, `()` for a scalar.
-        indexes: the column whose rows this one's values point at, within the molecule; None for plain values.
+        indexes: what this one's values point at, within the molecule: `atom`, or a column of the same scheme, whose
+            rows they number from 0; None for plain values.
     """
 
     dtype: str
@@ -127,6 +133,10 @@ class FeatureScheme(ABC):
     def columns(self) -> Mapping[str, Column]:
         """The columns that `featurise` fills."""
 
+    def sources(self) -> tuple[str, ...]:
+        """Files, folders or hub models that decide what `featurise` gives, such as a tokenizer."""
+        return ()
+
     @abstractmethod
     def featurise(self, molecule: Mol, smiles: str) -> Mapping[str, NDArray[np.integer | np.floating]]:
         """One molecule's rows per column, atoms in RDKit's order.
@@ -142,7 +152,12 @@ class GraphScheme(FeatureScheme):
 
     `atom` is `(n, len(atom_sizes))`; `bond` is `(e, len(bond_sizes))` and `bond_ends` `(e, 2)`, each bond standing
     twice, once per direction.
+
+    `self_loop` is the bond features of an atom's message to itself; None where the scheme has no row for them, and
+    an atom's message to itself then carries no bond.
     """
+
+    self_loop: ClassVar[tuple[int, ...] | None] = None
 
     @abstractmethod
     def atom_sizes(self) -> tuple[int, ...]:
@@ -158,6 +173,28 @@ class GraphScheme(FeatureScheme):
             "bond": Column("uint8", (len(self.bond_sizes()),)),
             "bond_ends": Column("uint16", (2,), indexes="atom"),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmenter(ABC):
+    """How a molecule falls into motifs: sets of atoms that may overlap and need not cover it."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    description_width: ClassVar[int] = 0
+    """Features that `describe` gives each motif; 0 where motifs are their atoms and nothing else."""
+
+    @abstractmethod
+    def motifs(self, molecule: Mol) -> Sequence[Sequence[int]]:
+        """The atoms of each motif, ascending; motifs by their smallest atom, then by the rest. None may be empty.
+
+        Raises:
+            RejectedMoleculeError: the rule cannot be applied to this molecule.
+        """
+
+    def describe(self, molecule: Mol, motifs: Sequence[Sequence[int]]) -> NDArray[np.integer]:
+        """Features of each motif, `(m, description_width)` of small non-negative integers."""
+        return np.zeros((len(motifs), self.description_width), dtype=np.uint8)
 
 
 class EncoderModule(nn.Module):
@@ -191,6 +228,27 @@ class Encoder(ABC):
     def features(self) -> tuple[FeatureScheme, ...]:
         """The feature schemes whose columns the module reads."""
         return ()
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether a stage may train it; a control that stays at its initialisation says no."""
+        return True
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """Whether a molecule's encoding depends on its neighbours in a batch, as some released code's does."""
+        return False
+
+    def sources(self) -> tuple[str, ...]:
+        """Files, folders or hub models that `load` and the features read; their content is part of the identity."""
+        return tuple(source for scheme in self.features() for source in scheme.sources())
+
+    def load(self, module: EncoderModule) -> None:
+        """Puts pretrained weights into a module that `build` made; without any it stays as it is. No network.
+
+        Raises:
+            EncoderError: the file does not hold exactly this module's tensors.
+        """
 
     def rows(self, counts: Counts, size: int) -> Counts:
         """The rows of each molecule at every level, known before anything is encoded.

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 from torch import Tensor, nn
 
 from encoders.base import Counts, Level, MoleculeEncoding
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -29,12 +29,34 @@ class SoftTokens:
     ptr: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a projector may know of the prompt that each molecule stands in; never anything of the answer.
+
+    Args:
+        instruction: `(B, d_llm)` mean token embedding of the prompt's text, no gradient.
+        tasks: the name of each one's task, B of them.
+    """
+
+    instruction: Tensor
+    tasks: tuple[str, ...]
+
+
 class ProjectorModule(nn.Module):
     """The module that a projector's declaration builds."""
 
-    def forward(self, encoding: MoleculeEncoding) -> SoftTokens:
-        """Soft tokens of every molecule, as many as the declaration's `tokens` says."""
+    def forward(self, encoding: MoleculeEncoding, context: Context | None = None) -> SoftTokens:
+        """Soft tokens of every molecule, as many as the declaration's `tokens` says.
+
+        Args:
+            encoding: the levels that the declaration needs.
+            context: given if the declaration `reads_context`.
+        """
         raise NotImplementedError
+
+    def observe(self, encoding: MoleculeEncoding, context: Context | None = None) -> Mapping[str, Tensor]:
+        """What is worth writing down per molecule, such as gates: `(B, ...)` by name."""
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +70,11 @@ class Projector(ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     places_tokens: ClassVar[bool] = True
+    reads_context: ClassVar[bool] = False
+    adjustable_width: ClassVar[str | None] = None
+    """The field that `match_params` may change to reach a number of parameters."""
+    adjustable_tokens: ClassVar[str | None] = None
+    """The field that `count_match` may change to reach a number of tokens per molecule."""
 
     @abstractmethod
     def needs(self) -> tuple[Level, ...]:
@@ -69,4 +96,19 @@ class Projector(ABC):
         Args:
             widths: width of each level that is read, `layer:*` already resolved.
             llm_width: width of the language model's token embeddings.
+        """
+
+    def cut(self, rows: Counts, size: int) -> NDArray[np.int64]:
+        """Rows of each molecule that a limit on its size leaves out, `(B,)` int64; reported, never silent."""
+        return np.zeros(size, dtype=np.int64)
+
+    def sources(self) -> tuple[str, ...]:
+        """Files, folders or hub models that `load` reads; their content is part of a run's identity."""
+        return ()
+
+    def load(self, module: ProjectorModule) -> None:
+        """Puts pretrained weights into a module that `build` made; without any it stays as it is. No network.
+
+        Raises:
+            EncoderError: the file does not hold the tensors that are asked of it.
         """

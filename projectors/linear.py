@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import nn
 
 from encoders.base import Counts, Level, MoleculeEncoding
-from projectors.base import Projector, ProjectorModule, SoftTokens
+from projectors.base import Context, Projector, ProjectorModule, SoftTokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +48,7 @@ class LinearModule(ProjectorModule):
         self.level = level
         self.linear = linear
 
-    def forward(self, encoding: MoleculeEncoding) -> SoftTokens:
+    def forward(self, encoding: MoleculeEncoding, context: Context | None = None) -> SoftTokens:
         """See `ProjectorModule.forward`."""
         rows = encoding[self.level]
         return SoftTokens(self.linear(rows.values), rows.ptr)

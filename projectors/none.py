@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from encoders.base import Counts, Level, MoleculeEncoding
-from projectors.base import Projector, ProjectorModule, SoftTokens
+from projectors.base import Context, Projector, ProjectorModule, SoftTokens
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,6 +40,6 @@ class NoProjectorModule(ProjectorModule):
         super().__init__()
         self.llm_width = llm_width
 
-    def forward(self, encoding: MoleculeEncoding) -> SoftTokens:
+    def forward(self, encoding: MoleculeEncoding, context: Context | None = None) -> SoftTokens:
         """See `ProjectorModule.forward`."""
         return SoftTokens(torch.zeros(0, self.llm_width), torch.zeros(encoding.size + 1, dtype=torch.long))

@@ -1,0 +1,146 @@
+"""Pretrained weights from files: read without running code, translated by layout, loaded wholly or not at all."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from encoders.base import EncoderError
+
+State = Mapping[str, Tensor]
+
+# What surrounding modules put before the names of an encoder's tensors: PyTorch Lightning and DDP, MolCA, MoleculeSTM,
+# HIGHT, InstructMol.
+_PREFIXES = ("module.", "model.", "graph_encoder.", "molecule_node_model.", "gnn.", "main_model.")
+
+
+def load_exactly(module: nn.Module, path: str, translated: Callable[[State], State]) -> None:
+    """Puts a checkpoint's tensors into a module: all of them, into all of it.
+
+    Args:
+        module: whose tensors are replaced.
+        path: a `.safetensors` file that `molgraft pretrain-encoder` wrote, or a published torch file.
+        translated: gives a published layout's tensors the names of this module.
+
+    Raises:
+        EncoderError: the file cannot be read, or a tensor is missing, unexpected or of another shape.
+    """
+    state = read_state(path)
+    own = {name: tensor for name, tensor in module.state_dict().items()}
+    if not state.keys() <= own.keys():
+        state = translated(without_prefix(state))
+    _refuse(path, "lacks", sorted(own.keys() - state.keys()))
+    _refuse(path, "holds, and this encoder does not,", sorted(state.keys() - own.keys()))
+    misshapen = [
+        f"{name} {tuple(tensor.shape)}, where this encoder's is {tuple(own[name].shape)}"
+        for name, tensor in state.items()
+        if tensor.shape != own[name].shape
+    ]
+    _refuse(path, "holds", misshapen)
+    module.load_state_dict(dict(state))
+
+
+def read_state(path: str) -> dict[str, Tensor]:
+    """The tensors of a file, by name; nothing in it is run.
+
+    Raises:
+        EncoderError: there is no such file, it is cut short, or it holds something other than tensors.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise EncoderError(f"weights {path}: no such file")
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise EncoderError(
+            f"weights {path}: holds more than tensors, which could run code when read; refused"
+        ) from None
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise EncoderError(f"weights {path}: cannot be read, it may be cut short: {first}") from None
+    state = _tensors(loaded)
+    if not state:
+        raise EncoderError(f"weights {path}: holds no state dict, but {type(loaded).__name__}")
+    return state
+
+
+def without_prefix(state: State) -> State:
+    """The tensors under the names that they have without what surrounding modules put before all of them."""
+    stripped = dict(state)
+    while prefix := next((p for p in _PREFIXES if any(name.startswith(p) for name in stripped)), None):
+        # Tensors outside the prefix are heads of the surrounding module; they keep their names and are judged later.
+        stripped = {name.removeprefix(prefix): tensor for name, tensor in stripped.items()}
+    return stripped
+
+
+def renamed(state: State, rules: Sequence[tuple[str, str]], dropped: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Names with each `(old, new)` replaced in turn, without those that begin with one of `dropped`."""
+    result = {}
+    for name, tensor in state.items():
+        if name.startswith(tuple(dropped)) and dropped:
+            continue
+        for old, new in rules:
+            name = name.replace(old, new)
+        result[name] = tensor
+    return result
+
+
+def _tensors(loaded: Any) -> dict[str, Tensor]:
+    """The state dict in what a file held, also where it stands under a key of its own."""
+    if not isinstance(loaded, Mapping):
+        return {}
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(loaded.get(key), Mapping):
+            return _tensors(loaded[key])
+    return {str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
+
+
+def _refuse(path: str, what: str, names: Sequence[str]) -> None:
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise EncoderError(f"weights {path}: the file {what} {', '.join(names[:3])}{more}; nothing was loaded")
+
+
+def pretrain_gnns(state: State) -> State:
+    """The layout of pretrain-gnns and GraphCL (`chem/model.py`), whose task heads are left out.
+
+    Raises:
+        EncoderError: it is another layout.
+    """
+    if "x_embedding1.weight" not in state:
+        raise EncoderError(unknown_layout(state, "pretrain-gnns or GraphCL (`x_embedding1.weight`, ...)"))
+    rules = [
+        ("x_embedding1.", "atom_embeddings.0."),
+        ("x_embedding2.", "atom_embeddings.1."),
+        (".edge_embedding1.", ".bonds.tables.0."),
+        (".edge_embedding2.", ".bonds.tables.1."),
+        ("gnns.", "layers."),
+        ("batch_norms.", "norms."),
+    ]
+    heads = ("graph_pred_linear.", "projection_head.", "feat_lin.", "out_lin.", "pool.")
+    return {_in_layer(name): tensor for name, tensor in renamed(state, rules, heads).items()}
+
+
+def unknown_layout(state: State, wanted: str) -> str:
+    """What to say of a file of another layout."""
+    return f"weights: the file's layout is not known here; it begins with {next(iter(state))}. Readable: {wanted}"
+
+
+def _in_layer(name: str) -> str:
+    """`layers.2.mlp.0.bias` is in the convolution of the layer, `norms.2.bias` beside it."""
+    kind, _, rest = name.partition(".")
+    number, _, inside = rest.partition(".")
+    if kind == "layers":
+        return f"layers.{number}.convolution.{inside}"
+    if kind == "norms":
+        return f"layers.{number}.norm.{inside}"
+    return name

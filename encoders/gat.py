@@ -1,0 +1,77 @@
+"""The graph attention network of pretrain-gnns (`chem/model.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+from torch.nn import functional
+
+from encoders.base import GraphScheme
+from encoders.checkpoints import pretrain_gnns
+from encoders.features import Pgnn2
+from encoders.message_passing import BondEmbedding, GraphEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gat(GraphEncoder):
+    """GAT over atoms: heads attend to neighbours and the atom itself, and are averaged. See `GraphEncoder`.
+
+    Args:
+        heads: attention heads, each as wide as a level; 2 in pretrain-gnns.
+    """
+
+    name: ClassVar[str] = "gat"
+
+    heads: Annotated[int, Ge(1)] = 2
+    scheme: GraphScheme = field(default_factory=Pgnn2)
+
+    def layer(self) -> nn.Module:  # noqa: D102 - inherited
+        return GatConvolution(self.scheme, self.width, self.heads)
+
+    def translated(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:  # noqa: D102 - inherited
+        return pretrain_gnns(state)
+
+
+class GatConvolution(nn.Module):
+    """`mean over heads of sum over j in N(i) and i of a_ij (W h_j + e_ij)`, plus a bias (`chem/model.py:101-150`).
+
+    `a_ij` is the softmax over j of `LeakyReLU(att . [W h_i ; W h_j + e_ij])` with slope 0.2.
+    """
+
+    def __init__(self, scheme: GraphScheme, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.weight_linear = nn.Linear(width, heads * width)
+        self.att = nn.Parameter(torch.empty(1, heads, 2 * width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.bonds = BondEmbedding(scheme, heads * width)
+        nn.init.xavier_uniform_(self.att)
+
+    def forward(self, hidden: Tensor, source: Tensor, target: Tensor, bonds: Tensor) -> Tensor:
+        """Rows `(n, width)` from messages along `source -> target`, both `(e,)`."""
+        mapped = self.weight_linear(hidden)
+        everyone = torch.arange(len(mapped), device=mapped.device)
+        sender, receiver = torch.cat([source, everyone]), torch.cat([target, everyone])
+        own = mapped + self.bonds.of_self_loop()
+        said = torch.cat([mapped.index_select(0, source) + self.bonds(bonds), own]).unflatten(1, (self.heads, -1))
+        heard = mapped.index_select(0, receiver).unflatten(1, (self.heads, -1))
+        scores = functional.leaky_relu((torch.cat([heard, said], dim=-1) * self.att).sum(dim=-1), 0.2)
+        weights = _softmax(scores, receiver, len(mapped))
+        rows = torch.zeros_like(own).unflatten(1, (self.heads, -1)).index_add(0, receiver, said * weights[..., None])
+        return rows.mean(dim=1) + self.bias
+
+
+def _softmax(scores: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Softmax of `(e, heads)` within each group."""
+    index = group[:, None].expand_as(scores)
+    highest = scores.new_zeros((groups, scores.shape[1])).scatter_reduce(
+        0, index, scores.detach(), "amax", include_self=False
+    )
+    raised = (scores - highest.index_select(0, group)).exp()
+    total = torch.zeros_like(highest).index_add(0, group, raised)
+    return raised / (total.index_select(0, group) + 1e-16)  # as torch-geometric's softmax
