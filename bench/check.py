@@ -15,6 +15,7 @@ from bench.config import TINY, RunConfig, Stage
 from bench.errors import ConfigError, is_user_error
 from bench.language_model import attach_lora, embedding_width, load_skeleton, locate
 from bench.model import GraphLanguageModel, wire
+from bench.model_files import contents
 from bench.parsing import to_mapping
 from bench.prepare import subset
 from bench.runtime import Runtime
@@ -38,6 +39,8 @@ def inspect(config: RunConfig, runtime: Runtime, catalogue: Catalogue) -> dict[s
     for task in config.evaluation_tasks():
         for protocol in config.evaluation.protocols:
             _collect(missing, lambda p=protocol, t=task: p.identity(t.answer))
+    for part, declared in (("encoder", config.encoder), ("projector", config.projector)):
+        _collect(missing, lambda d=declared, p=part: contents(d.sources(), replace(runtime, offline=True), p))
     model = _model(config, levels, runtime, missing)
     training = subset(examples["train"], config.limits.train)
     return {
@@ -105,7 +108,7 @@ def _model(
         if any(stage.trains.llm == "lora" for stage in config.stages):
             llm = attach_lora(llm, config.llm.lora)
         encoder, projector = config.encoder.build(), config.projector.build(levels, embedding_width(llm))
-    return GraphLanguageModel(encoder, projector, llm, levels)
+    return GraphLanguageModel(encoder, projector, llm, levels, encoder_is_trainable=config.encoder.is_trainable)
 
 
 def _skeleton(config: RunConfig, runtime: Runtime) -> nn.Module:

@@ -11,7 +11,15 @@ from typing import Annotated
 
 import typer
 
-from bench import command_data, command_doctor, command_list, command_run, command_score, command_tables
+from bench import (
+    command_data,
+    command_doctor,
+    command_encode,
+    command_list,
+    command_run,
+    command_score,
+    command_tables,
+)
 from bench.errors import is_user_error
 from bench.registry import PLUGINS_VARIABLE
 from bench.run_store import is_disk_error
@@ -29,6 +37,7 @@ app.command("predict")(command_run.predict)
 app.command("check")(command_run.check)
 app.command("study")(command_run.study)
 app.command("pretrain-lm")(command_run.pretrain_lm)
+app.command("encode")(command_encode.encode)
 app.command("score")(command_score.score)
 app.command("tables")(command_tables.tables)
 app.command("list")(command_list.list_)

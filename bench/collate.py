@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.model import IGNORED
+from bench.model import IGNORED, PromptContext
 from encoders.base import Encoder
 from encoders.store import FeatureStore
 from projectors.base import Projector
@@ -32,6 +32,7 @@ class TokenisedExample:
         prompt_length: tokens before the last answer.
         prompt_sha: hash of the rendered prompt.
         cut: answer tokens lost to `max_length`.
+        task: the name of its task.
     """
 
     id: str
@@ -43,6 +44,7 @@ class TokenisedExample:
     prompt_length: int
     prompt_sha: str
     cut: int = 0
+    task: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,7 @@ class Layout:
             tuple(places),
             prompt_length,
             prompt_sha(prompt_segments),
+            task=str(example.meta.get("task", "")),
         )
 
     def _piece(self, segment: Segment, tokens_of: Mapping[str, list[int]]) -> list[int]:
@@ -177,11 +180,13 @@ class Collator:
     Args:
         store: features of all molecules; None where the model reads no graph.
         padding: the id that fills up.
+        with_context: whether the projector reads prompts.
     """
 
-    def __init__(self, store: FeatureStore | None, padding: int) -> None:
+    def __init__(self, store: FeatureStore | None, padding: int, *, with_context: bool = False) -> None:
         self.store = store
         self.padding = padding
+        self.with_context = with_context
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """A right-padded training batch; `input_ids` comes first, since the trainer takes the batch size from it."""
@@ -210,12 +215,13 @@ class Collator:
             soft[row, place] = example.soft[:length]
         supervised = np.flatnonzero((labels != IGNORED).any(axis=0))
         first_target = int(supervised[0]) if len(supervised) else 1
-        molecules = [
-            molecule
-            for example, length in zip(examples, lengths, strict=True)
+        read = [
+            (row, molecule)
+            for row, (example, length) in enumerate(zip(examples, lengths, strict=True))
             for molecule, (_, end) in zip(example.molecules, example.places, strict=True)
             if end <= length
         ]
+        has_graphs = self.store is not None and bool(read)
         return {
             "input_ids": torch.from_numpy(ids),
             "attention_mask": torch.from_numpy(mask),
@@ -223,8 +229,24 @@ class Collator:
             "soft_positions": torch.from_numpy(np.flatnonzero(soft)),
             # The position before the first target predicts it, so its logits are the first that are needed.
             "logits_to_keep": longest - max(first_target - 1, 0),
-            "molecules": self.store.batch(molecules) if self.store is not None and molecules else None,
+            "molecules": self.store.batch([m for _, m in read]) if self.store is not None and has_graphs else None,
+            "context": self._context(examples, read, labels, mask, soft) if has_graphs and self.with_context else None,
         }
+
+    @staticmethod
+    def _context(
+        examples: Sequence[TokenisedExample],
+        read: Sequence[tuple[int, str]],
+        labels: NDArray[np.int64],
+        mask: NDArray[np.int64],
+        soft: NDArray[np.bool_],
+    ) -> PromptContext:
+        """The prompts' text: what stands before the first supervised token of each example."""
+        answered = np.maximum.accumulate(labels != IGNORED, axis=1)
+        text = (mask == 1) & ~soft & ~answered
+        rows = np.array([row for row, _ in read], dtype=np.int64)
+        tasks = tuple(examples[row].task for row, _ in read)
+        return PromptContext(torch.from_numpy(text), torch.from_numpy(rows), tasks)
 
 
 class TrainingExamples:

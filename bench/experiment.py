@@ -144,9 +144,12 @@ def build_model(prepared: Prepared, runtime: Runtime) -> tuple[GraphLanguageMode
             llm = attach_lora(llm, config.llm.lora)
     with _seeded(config.seed, "encoder"):
         encoder = config.encoder.build()
+    config.encoder.load(encoder)
     with _seeded(config.seed, "projector"):
         projector = config.projector.build(prepared.levels, embedding_width(llm))
-    model = GraphLanguageModel(encoder, projector, llm, prepared.levels)
+    config.projector.load(projector)
+    trainable = config.encoder.is_trainable
+    model = GraphLanguageModel(encoder, projector, llm, prepared.levels, encoder_is_trainable=trainable)
     return model.to(device_of(runtime)), tokenizer
 
 
@@ -163,7 +166,8 @@ def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime,
         prepared.store,
         config.llm.max_length,
     )
-    collator = Collator(prepared.store if config.projector.places_tokens else None, layout.padding)
+    store = prepared.store if config.projector.places_tokens else None
+    collator = Collator(store, layout.padding, with_context=config.projector.reads_context)
     model.graph_input = config.graph_input.train
     for position, (stage, identity) in enumerate(zip(config.stages, prepared.stage_ids, strict=True)):
         folder = directory.stage(position, stage.name)

@@ -64,7 +64,7 @@ def generate(
     batch = on_device(batch, model.token_embedding.weight.device)
     padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     made: Tensor = model.llm.generate(  # type: ignore[operator]
-        inputs_embeds=model.embed(batch["input_ids"], batch["soft_positions"], batch["molecules"]),
+        inputs_embeds=model.embed(batch["input_ids"], batch["soft_positions"], batch["molecules"], batch["context"]),
         attention_mask=batch["attention_mask"],
         generation_config=GenerationConfig(
             do_sample=False,

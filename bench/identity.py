@@ -19,7 +19,7 @@ from tasks.base import Example, Task
 if TYPE_CHECKING:
     from bench.config import RunConfig, Stage
 
-HASH_VERSION = 2  # raised when the recipe of a hash changes, or the code changes numbers without a declaration changing
+HASH_VERSION = 3  # raised when the recipe of a hash changes, or the code changes numbers without a declaration changing
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,14 @@ class Inputs:
         train: of the training mixture per stage (examples and weights), in stage order.
         validation: of the validation examples per stage.
         llm: of the language model's files, tokenizer included.
+        encoder, projector: of the files that they name: pretrained weights, tokenizers.
     """
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     llm: str
+    encoder: tuple[str, ...] = ()
+    projector: tuple[str, ...] = ()
 
 
 def content_hash(value: object) -> str:
@@ -144,6 +147,8 @@ def _training(config: RunConfig, inputs: Inputs, stages: Sequence[Stage], seeded
         "projector": config.projector,
         "graph_input": config.graph_input.train,
         "llm": inputs.llm,
+        "encoder_files": inputs.encoder,
+        "projector_files": inputs.projector,
         "dtype": config.llm.dtype,
         "max_length": config.llm.max_length,
         "lora": config.llm.lora if adapted else None,
@@ -167,7 +172,7 @@ def _described(value: object) -> Any:
     """`value` in JSON's terms; a component with its name, its version and, from outside our rooms, its source."""
     if is_dataclass(value) and not isinstance(value, type):
         cls = type(value)
-        described = {f.name: _described(getattr(value, f.name)) for f in fields(value) if not _is_neutral(f, value)}
+        described = {f.name: _described(getattr(value, f.name)) for f in fields(value) if not _is_left_out(f, value)}
         if hasattr(cls, "version"):
             described |= {"name": cls.name, "version": cls.version}  # type: ignore[attr-defined]
             source = source_identity(cls)
@@ -180,6 +185,11 @@ def _described(value: object) -> Any:
     return value
 
 
-def _is_neutral(field: Any, value: object) -> bool:
-    """Whether a field that was added later has the value at which nothing changes; old identities then stay."""
-    return "neutral" in field.metadata and getattr(value, field.name) == field.metadata["neutral"]
+def _is_left_out(field: Any, value: object) -> bool:
+    """Whether a field's value is hashed elsewhere, or changes nothing.
+
+    The name of a file is no part of an identity; what it holds is, through `Inputs`. A field that was added later has a
+    value at which nothing changes, so that old identities stay.
+    """
+    is_neutral = "neutral" in field.metadata and getattr(value, field.name) == field.metadata["neutral"]
+    return is_neutral or bool(field.metadata.get("content"))

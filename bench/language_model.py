@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -17,17 +15,9 @@ from torch import nn
 
 from bench.config import LanguageModel, Lora
 from bench.errors import ConfigError
-from bench.run_store import read_json, write_json
+from bench.model_files import HUB_NAME, files_identity, first_line, from_hub
 from bench.runtime import Runtime
 
-TRAINING_REPORT = "training_report.json"
-"""What a small language model was made from; beside its files, and no part of what it is."""
-
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
-# Which release of transformers wrote a file changes nothing that a model computes.
-_WRITTEN_BY = re.compile(rb'\s*"transformers_version": "[^"]*",?')
-_SMALL = 1_000_000  # bytes, below which a file is hashed each time
 _WORTH_A_BAR = 500_000_000  # bytes of weights, from which on loading is a wait
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -63,10 +53,10 @@ def locate(llm: LanguageModel, runtime: Runtime) -> LocatedModel:
                 "save_pretrained wrote.",
             )
         return LocatedModel(folder, files_identity(folder, runtime), f"folder {llm.name}")
-    if folder.exists() or not _HUB_NAME.fullmatch(llm.name):
+    if folder.exists() or not HUB_NAME.fullmatch(llm.name):
         what = "a file, not a folder" if folder.exists() else "no folder, no `owner/model` of a hub and not `tiny`"
         raise ConfigError("llm.name", f"{llm.name!r} is {what}")
-    downloaded = _from_hub(llm, runtime)
+    downloaded = from_hub(llm.name, llm.revision, runtime, "llm.name")
     return LocatedModel(downloaded, files_identity(downloaded, runtime), f"hub {llm.name}@{downloaded.name}")
 
 
@@ -84,7 +74,7 @@ def load(located: LocatedModel, dtype: str) -> tuple[nn.Module, Any]:
             model = AutoModelForCausalLM.from_pretrained(located.path, dtype=_DTYPES[dtype], local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(located.path, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ConfigError("llm.name", f"{located.origin} cannot be loaded: {_first_line(error)}") from error
+        raise ConfigError("llm.name", f"{located.origin} cannot be loaded: {first_line(error)}") from error
     # What a checkpoint says of generation (penalties, suppressed tokens) would fill whatever a run leaves open, and so
     # change its answers without standing in its configuration.
     model.generation_config = GenerationConfig()
@@ -102,7 +92,7 @@ def load_skeleton(located: LocatedModel, dtype: str) -> nn.Module:
         with torch.device("meta"):
             model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=_DTYPES[dtype])
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError("llm.name", f"{located.origin} cannot be read: {_first_line(error)}") from error
+        raise ConfigError("llm.name", f"{located.origin} cannot be read: {first_line(error)}") from error
     return model
 
 
@@ -154,57 +144,7 @@ def embedding_width(model: nn.Module) -> int:
     return int(weight.shape[1])
 
 
-def files_identity(folder: Path, runtime: Runtime) -> str:
-    """Hash of a model's files. Large files are hashed once and remembered by path, size and time of change."""
-    files = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)} - {folder / TRAINING_REPORT})
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(f"{path.name}\n{_file_hash(path, runtime)}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-def _file_hash(path: Path, runtime: Runtime) -> str:
-    stat = path.stat()
-    if path.suffix == ".json" and stat.st_size < _SMALL:
-        return hashlib.sha256(_WRITTEN_BY.sub(b"", path.read_bytes())).hexdigest()
-    if stat.st_size < _SMALL:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    key = hashlib.sha256(f"{path.resolve()}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()).hexdigest()[:24]
-    remembered = runtime.cache_folder("file-hashes") / f"{key}.json"
-    if remembered.exists():
-        return str(read_json(remembered)["sha256"])
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    write_json(remembered, {"sha256": found, "path": str(path)})
-    return found
-
-
-def _from_hub(llm: LanguageModel, runtime: Runtime) -> Path:
-    from huggingface_hub import snapshot_download
-
-    allowed = [pattern for pattern in _MODEL_FILES if pattern != "*.bin"]
-    try:
-        found = snapshot_download(llm.name, revision=llm.revision, allow_patterns=allowed, local_files_only=True)
-        return Path(found)
-    except (OSError, ValueError) as error:
-        if runtime.offline:
-            raise ConfigError("llm.name", f"{llm.name} is not in the local hub cache, and --offline is set") from error
-    try:
-        return Path(snapshot_download(llm.name, revision=llm.revision, allow_patterns=allowed))
-    except (
-        Exception
-    ) as error:  # the hub's client raises its own, httpx's and urllib3's errors; each means the same here
-        raise ConfigError(
-            "llm.name", f"{llm.name} is not in the local hub cache and cannot be downloaded: {_first_line(error)}"
-        ) from error
-
-
 def _adaptable(model: nn.Module) -> Sequence[str]:
     """Names of the linear maps; GPT-2's `Conv1D` is one too."""
     kinds = {"Linear", "Conv1D"}
     return [name for name, module in model.named_modules() if type(module).__name__ in kinds]
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

@@ -6,9 +6,10 @@ The wrapper knows no concrete part. What is wired to what follows from the decla
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,7 +17,7 @@ from bench.config import Part, Trains
 from bench.errors import ConfigError
 from encoders.base import Encoder, EncoderModule, GraphInput, Level, MoleculeBatch
 from encoders.controls import Real
-from projectors.base import Projector, ProjectorModule
+from projectors.base import Context, Projector, ProjectorModule
 
 IGNORED = -100
 """The label of a position that is not supervised."""
@@ -43,6 +44,26 @@ def wire(encoder: Encoder, projector: Projector) -> Mapping[Level, int]:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptContext:
+    """Where the prompts of a batch are, for projectors that read them.
+
+    Args:
+        text: `(B, L)` bool, the prompt's text: before the first supervised token, no soft tokens, no padding.
+        example_of: `(M,)` the example that each molecule stands in.
+        tasks: the name of each molecule's task, M of them.
+    """
+
+    text: Tensor
+    example_of: Tensor
+    tasks: tuple[str, ...]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PromptContext:
+        """The same on another device."""
+        text = self.text.to(device, non_blocking=non_blocking)
+        return PromptContext(text, self.example_of.to(device, non_blocking=non_blocking), self.tasks)
+
+
+@dataclass(frozen=True, slots=True)
 class LogLikelihood:
     """Log-likelihood of the supervised tokens of each example.
 
@@ -66,14 +87,22 @@ class GraphLanguageModel(nn.Module):
         projector: built by the projector's declaration.
         llm: a causal language model of transformers, with or without adapters.
         levels: the levels that the projector reads.
+        encoder_is_trainable: False for an encoder that stays at its initialisation whatever a stage trains.
     """
 
     _keys_to_ignore_on_save = None  # transformers.Trainer reads it after loading a checkpoint of some tensors only
 
     def __init__(
-        self, encoder: EncoderModule, projector: ProjectorModule, llm: nn.Module, levels: Mapping[Level, int]
+        self,
+        encoder: EncoderModule,
+        projector: ProjectorModule,
+        llm: nn.Module,
+        levels: Mapping[Level, int],
+        *,
+        encoder_is_trainable: bool = True,
     ) -> None:
         super().__init__()
+        self._encoder_is_trainable = encoder_is_trainable
         self.encoder = encoder
         self.projector = projector
         self.llm = llm
@@ -85,6 +114,8 @@ class GraphLanguageModel(nn.Module):
 
     def freeze(self, trains: Trains) -> None:
         """Makes exactly the parts trainable that a stage trains."""
+        if not self._encoder_is_trainable:
+            trains = replace(trains, encoder="frozen")
         self.encoder.requires_grad_(trains.encoder == "full")
         self.projector.requires_grad_(trains.projector == "full")
         for name, parameter in self.llm.named_parameters():
@@ -150,13 +181,20 @@ class GraphLanguageModel(nn.Module):
             if policies[name.partition(".")[0]] == "full":
                 yield name
 
-    def embed(self, input_ids: Tensor, soft_positions: Tensor, molecules: MoleculeBatch | None) -> Tensor:
+    def embed(
+        self,
+        input_ids: Tensor,
+        soft_positions: Tensor,
+        molecules: MoleculeBatch | None,
+        context: PromptContext | None = None,
+    ) -> Tensor:
         """Input embeddings with soft tokens in their places.
 
         Args:
             input_ids: `(B, L)`; what stands at a soft position does not matter.
             soft_positions: `(S,)` positions in the flattened `(B * L,)` sequence, in the order of the molecules' rows.
             molecules: the molecules in the order of their placeholders, or None without any.
+            context: where the prompts are; for a projector that reads them.
 
         Returns:
             `(B, L, d_llm)`.
@@ -164,13 +202,21 @@ class GraphLanguageModel(nn.Module):
         embedded: Tensor = self.token_embedding(input_ids)
         if molecules is None or not molecules.size:
             return embedded
-        soft = self.projector(self.graph_input.transform(self.encoder(molecules, self.levels))).embeds
+        encoding = self.graph_input.transform(self.encoder(molecules, self.levels))
+        soft = self.projector(encoding, None if context is None else self._read(context, embedded)).embeds
         if soft.shape[0] != soft_positions.numel():
             raise RuntimeError(
                 f"the projector made {soft.shape[0]} soft tokens where its declaration says {soft_positions.numel()}"
             )
         flat = embedded.flatten(0, 1).index_copy(0, soft_positions, soft.to(embedded.dtype))
         return flat.view_as(embedded)
+
+    @staticmethod
+    def _read(context: PromptContext, embedded: Tensor) -> Context:
+        """What the projector is told of the prompts: the mean token embedding of each."""
+        text = context.text[..., None].to(embedded.dtype)
+        mean = (embedded.detach() * text).sum(dim=1) / text.sum(dim=1).clamp(min=1)
+        return Context(mean.index_select(0, context.example_of), context.tasks)
 
     def forward(
         self,
@@ -179,6 +225,7 @@ class GraphLanguageModel(nn.Module):
         labels: Tensor,
         soft_positions: Tensor,
         molecules: MoleculeBatch | None = None,
+        context: PromptContext | None = None,
         logits_to_keep: int = 0,
         num_items_in_batch: Tensor | int | None = None,
         **_: Any,
@@ -187,13 +234,13 @@ class GraphLanguageModel(nn.Module):
 
         Args:
             input_ids, attention_mask, labels: `(B, L)`, right-padded.
-            soft_positions, molecules: see `embed`.
+            soft_positions, molecules, context: see `embed`.
             logits_to_keep: logits are computed for so many last positions only; 0 for all.
             num_items_in_batch: supervised tokens of the whole optimiser step, so that accumulated batches weigh each
                 token alike; None for this batch's own.
         """
         losses, targets = self._token_losses(
-            input_ids, attention_mask, labels, soft_positions, molecules, logits_to_keep
+            input_ids, attention_mask, labels, soft_positions, molecules, context, logits_to_keep
         )
         count = (targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
         return {"loss": losses.sum() / count}
@@ -206,6 +253,7 @@ class GraphLanguageModel(nn.Module):
             batch["labels"],
             batch["soft_positions"],
             batch["molecules"],
+            batch["context"],
             batch["logits_to_keep"],
         )
         return LogLikelihood(-losses.double().sum(dim=1), (targets != IGNORED).sum(dim=1))
@@ -217,10 +265,11 @@ class GraphLanguageModel(nn.Module):
         labels: Tensor,
         soft_positions: Tensor,
         molecules: MoleculeBatch | None,
+        context: PromptContext | None,
         logits_to_keep: int,
     ) -> tuple[Tensor, Tensor]:
         """Negative log-likelihood and label per predicted position, both `(B, K - 1)`; 0 where not supervised."""
-        embedded = self.embed(input_ids, soft_positions, molecules)
+        embedded = self.embed(input_ids, soft_positions, molecules, context)
         logits = self.llm(
             inputs_embeds=embedded, attention_mask=attention_mask, logits_to_keep=logits_to_keep, use_cache=False
         ).logits

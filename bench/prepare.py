@@ -16,6 +16,7 @@ from bench.errors import UserError
 from bench.identity import Inputs, cell_id, content_hash, examples_hash, stage_ids
 from bench.language_model import LocatedModel, locate
 from bench.model import wire
+from bench.model_files import contents
 from bench.run_store import write_text
 from bench.runtime import Runtime
 from encoders.base import Level
@@ -60,6 +61,7 @@ class Prepared:
         levels: the encoder's levels that the projector reads, with their widths.
         rejections: rows that cannot be used, by split.
         sources: the files that the examples came from, by `data set/split`.
+        files: hashes of the files that the encoder and the projector name.
         cell: hash of the run but for its seed.
         stage_ids: hash of every stage; the last one is the run's `train_id`.
     """
@@ -72,6 +74,7 @@ class Prepared:
     store: FeatureStore
     rejections: Mapping[str, Sequence[Rejection]]
     sources: Mapping[str, Mapping[str, Any]]
+    files: Mapping[str, tuple[str, ...]]
     cell: str
     stage_ids: tuple[str, ...]
 
@@ -91,6 +94,10 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
     for task in config.evaluation_tasks():
         for protocol in config.evaluation.protocols:
             protocol.identity(task.answer)  # a missing tokenizer must not be found out after hours of training
+    files = {
+        part: contents(declared.sources(), runtime, part)
+        for part, declared in (("encoder", config.encoder), ("projector", config.projector))
+    }
     reader = _Reader(config, catalogue or Catalogue())
     stages = tuple(reader.stage(stage) for stage in config.stages)
     evaluations = tuple(reader.evaluation(task) for task in config.evaluation_tasks())
@@ -122,6 +129,7 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
         train=tuple(examples_hash(data.training) for data in stages),
         validation=tuple(examples_hash(data.validation) for data in stages),
         llm=llm.identity,
+        **files,
     )
     return Prepared(
         config,
@@ -132,6 +140,7 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
         store,
         reader.rejections,
         reader.sources,
+        files,
         cell_id(config, inputs),
         stage_ids(config, inputs),
     )
@@ -182,7 +191,8 @@ class _Reader:
             examples, rejections = task.examples(split, self._catalogue)
             if not examples:
                 raise UserError(f"task {task.name}: {task.data} has no usable row in its {split} split")
-            self._read[key] = tuple(examples)
+            # A projector may read which task an example belongs to, so every example carries it.
+            self._read[key] = tuple(replace(e, meta={**e.meta, "task": task.name}) for e in examples)
             self.rejections.setdefault(split, []).extend(rejections)
             self.rows_read[split] = self.rows_read.get(split, 0) + len(examples) + len(rejections)
             source = self._catalogue.get(task.data).source(split)

@@ -21,7 +21,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from bench.config import TinyRecipe
 from bench.errors import ConfigError
 from bench.identity import content_hash
-from bench.language_model import TRAINING_REPORT, LocatedModel, files_identity, without_bars
+from bench.language_model import LocatedModel, without_bars
+from bench.model_files import TRAINING_REPORT, files_identity
 from bench.progress import ProgressCallback
 from bench.run_store import write_json
 from bench.runtime import Runtime

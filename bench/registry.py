@@ -61,6 +61,8 @@ KINDS: Mapping[str, Kind] = {
         Kind("protocol", "tasks.metrics", "tasks.metrics.base:Protocol", "molgraft.tasks"),
         Kind("encoder", "encoders", "encoders.base:Encoder", "molgraft.encoders"),
         Kind("features", "encoders", "encoders.base:FeatureScheme", "molgraft.encoders"),
+        Kind("segmenter", "encoders", "encoders.base:Segmenter", "molgraft.encoders"),
+        Kind("objective", "encoders", "encoders.objectives:Objective", "molgraft.encoders"),
         Kind("graph_input", "encoders", "encoders.base:GraphInput", "molgraft.encoders"),
         Kind("projector", "projectors", "projectors.base:Projector", "molgraft.projectors"),
     )

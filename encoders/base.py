@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import torch
@@ -155,9 +155,14 @@ class GraphScheme(FeatureScheme):
 
     `self_loop` is the bond features of an atom's message to itself; None where the scheme has no row for them, and
     an atom's message to itself then carries no bond.
+
+    `mask_atom` and `mask_bond` are the features of a hidden atom or bond, in a row that no other has; None where the
+    scheme has no such row, and pretraining then cannot hide any.
     """
 
     self_loop: ClassVar[tuple[int, ...] | None] = None
+    mask_atom: ClassVar[tuple[int, ...] | None] = None
+    mask_bond: ClassVar[tuple[int, ...] | None] = None
 
     @abstractmethod
     def atom_sizes(self) -> tuple[int, ...]:
@@ -216,6 +221,11 @@ class Encoder(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+
+    @classmethod
+    def small(cls) -> Self:
+        """An instance for tests, small where the defaults are large."""
+        return cls()
 
     @abstractmethod
     def provides(self) -> Mapping[Level, int]:

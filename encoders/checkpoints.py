@@ -32,18 +32,28 @@ def load_exactly(module: nn.Module, path: str, translated: Callable[[State], Sta
     Raises:
         EncoderError: the file cannot be read, or a tensor is missing, unexpected or of another shape.
     """
-    state = read_state(path)
-    own = {name: tensor for name, tensor in module.state_dict().items()}
-    if not state.keys() <= own.keys():
-        state = translated(without_prefix(state))
-    _refuse(path, "lacks", sorted(own.keys() - state.keys()))
-    _refuse(path, "holds, and this encoder does not,", sorted(state.keys() - own.keys()))
-    misshapen = [
-        f"{name} {tuple(tensor.shape)}, where this encoder's is {tuple(own[name].shape)}"
-        for name, tensor in state.items()
-        if tensor.shape != own[name].shape
+    state: State = read_state(path)
+    own = module.state_dict()
+    if not state.keys() & own.keys():
+        try:
+            state = translated(without_prefix(state))
+        except EncoderError as error:
+            raise EncoderError(f"weights {path}: {error}") from None
+    faults = [
+        ("lacks", sorted(own.keys() - state.keys())),
+        ("also holds", sorted(state.keys() - own.keys())),
+        (
+            "has another shape for",
+            [
+                f"{name}: {tuple(tensor.shape)} where {tuple(own[name].shape)} is needed"
+                for name, tensor in state.items()
+                if name in own and tensor.shape != own[name].shape
+            ],
+        ),
     ]
-    _refuse(path, "holds", misshapen)
+    found = [f"{what} {_some(names)}" for what, names in faults if names]
+    if found:
+        raise EncoderError(f"weights {path}: the file {'; it '.join(found)}. Nothing was loaded")
     module.load_state_dict(dict(state))
 
 
@@ -86,7 +96,7 @@ def renamed(state: State, rules: Sequence[tuple[str, str]], dropped: Sequence[st
     """Names with each `(old, new)` replaced in turn, without those that begin with one of `dropped`."""
     result = {}
     for name, tensor in state.items():
-        if name.startswith(tuple(dropped)) and dropped:
+        if name.startswith(tuple(dropped)):
             continue
         for old, new in rules:
             name = name.replace(old, new)
@@ -104,10 +114,8 @@ def _tensors(loaded: Any) -> dict[str, Tensor]:
     return {str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
 
 
-def _refuse(path: str, what: str, names: Sequence[str]) -> None:
-    if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        raise EncoderError(f"weights {path}: the file {what} {', '.join(names[:3])}{more}; nothing was loaded")
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def pretrain_gnns(state: State) -> State:
@@ -127,16 +135,16 @@ def pretrain_gnns(state: State) -> State:
         ("batch_norms.", "norms."),
     ]
     heads = ("graph_pred_linear.", "projection_head.", "feat_lin.", "out_lin.", "pool.")
-    return {_in_layer(name): tensor for name, tensor in renamed(state, rules, heads).items()}
+    return {in_layer(name): tensor for name, tensor in renamed(state, rules, heads).items()}
 
 
 def unknown_layout(state: State, wanted: str) -> str:
     """What to say of a file of another layout."""
-    return f"weights: the file's layout is not known here; it begins with {next(iter(state))}. Readable: {wanted}"
+    return f"the file's layout is not known to this encoder; it begins with {next(iter(state))}. Readable: {wanted}"
 
 
-def _in_layer(name: str) -> str:
-    """`layers.2.mlp.0.bias` is in the convolution of the layer, `norms.2.bias` beside it."""
+def in_layer(name: str) -> str:
+    """`layers.2.mlp.0.bias` is in the layer's convolution, and `norms.2.bias` beside it: their names in our modules."""
     kind, _, rest = name.partition(".")
     number, _, inside = rest.partition(".")
     if kind == "layers":

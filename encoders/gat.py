@@ -55,8 +55,7 @@ class GatConvolution(nn.Module):
     def forward(self, hidden: Tensor, source: Tensor, target: Tensor, bonds: Tensor) -> Tensor:
         """Rows `(n, width)` from messages along `source -> target`, both `(e,)`."""
         mapped = self.weight_linear(hidden)
-        everyone = torch.arange(len(mapped), device=mapped.device)
-        sender, receiver = torch.cat([source, everyone]), torch.cat([target, everyone])
+        receiver = torch.cat([target, torch.arange(len(mapped), device=mapped.device)])
         own = mapped + self.bonds.of_self_loop()
         said = torch.cat([mapped.index_select(0, source) + self.bonds(bonds), own]).unflatten(1, (self.heads, -1))
         heard = mapped.index_select(0, receiver).unflatten(1, (self.heads, -1))

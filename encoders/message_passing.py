@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from annotated_types import Ge, Interval
@@ -66,6 +66,10 @@ class GraphEncoder(Encoder):
                 f"{self.name}: `motif_rows: described`, but segmenter {self.motifs.segmenter.name} describes no motif; "
                 "functional_group does"
             )
+
+    @classmethod
+    def small(cls) -> Self:  # noqa: D102 - inherited
+        return cls(layers=2, width=16)  # type: ignore[call-arg]
 
     @abstractmethod
     def layer(self) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from torch import Tensor, nn
@@ -71,10 +71,17 @@ class Projector(ABC):
     version: ClassVar[int] = 1
     places_tokens: ClassVar[bool] = True
     reads_context: ClassVar[bool] = False
+    reads_molecules: ClassVar[bool] = True
+    """False for a control whose tokens do not depend on what the levels hold."""
     adjustable_width: ClassVar[str | None] = None
     """The field that `match_params` may change to reach a number of parameters."""
     adjustable_tokens: ClassVar[str | None] = None
     """The field that `count_match` may change to reach a number of tokens per molecule."""
+
+    @classmethod
+    def small(cls) -> Self:
+        """An instance for tests, small where the defaults are large."""
+        return cls()
 
     @abstractmethod
     def needs(self) -> tuple[Level, ...]:
