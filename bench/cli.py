@@ -16,6 +16,7 @@ from bench import (
     command_doctor,
     command_encode,
     command_list,
+    command_pretrain_encoder,
     command_run,
     command_score,
     command_tables,
@@ -37,6 +38,7 @@ app.command("predict")(command_run.predict)
 app.command("check")(command_run.check)
 app.command("study")(command_run.study)
 app.command("pretrain-lm")(command_run.pretrain_lm)
+app.command("pretrain-encoder")(command_pretrain_encoder.pretrain_encoder)
 app.command("encode")(command_encode.encode)
 app.command("score")(command_score.score)
 app.command("tables")(command_tables.tables)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.model import IGNORED, PromptContext
-from encoders.base import Encoder
+from encoders.base import Encoder, MoleculeBatch
 from encoders.store import FeatureStore
 from projectors.base import Projector
 from tasks.base import Example
@@ -221,7 +222,7 @@ class Collator:
             for molecule, (_, end) in zip(example.molecules, example.places, strict=True)
             if end <= length
         ]
-        has_graphs = self.store is not None and bool(read)
+        with_context = self.with_context and self.store is not None and bool(read)
         return {
             "input_ids": torch.from_numpy(ids),
             "attention_mask": torch.from_numpy(mask),
@@ -229,9 +230,15 @@ class Collator:
             "soft_positions": torch.from_numpy(np.flatnonzero(soft)),
             # The position before the first target predicts it, so its logits are the first that are needed.
             "logits_to_keep": longest - max(first_target - 1, 0),
-            "molecules": self.store.batch([m for _, m in read]) if self.store is not None and has_graphs else None,
-            "context": self._context(examples, read, labels, mask, soft) if has_graphs and self.with_context else None,
+            "molecules": self._molecules([molecule for _, molecule in read]),
+            "context": self._context(examples, read, labels, mask, soft) if with_context else None,
         }
+
+    def _molecules(self, molecules: Sequence[str]) -> MoleculeBatch | None:
+        if self.store is None or not molecules:
+            return None
+        keys = [int.from_bytes(hashlib.sha256(smiles.encode()).digest()[:7], "big") for smiles in molecules]
+        return replace(self.store.batch(molecules), keys=torch.tensor(keys))
 
     @staticmethod
     def _context(

@@ -272,6 +272,11 @@ class RunConfig:
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError("stages", f"two stages are named {name!r}; names must differ")
+        if self.graph_input.train.is_for_test_only:
+            raise ConfigError(
+                "graph_input.train",
+                f"is {self.graph_input.train.name}, which leaves some molecules their own graph; use it at test only",
+            )
         for stage in self.stages:
             whole = "full" in (stage.trains.llm, stage.trains.embeddings)
             if whole and self.llm.dtype != "fp32":

@@ -18,7 +18,7 @@ from bench.run_store import RunDirectory, append_jsonl, read_json, read_jsonl, w
 from bench.runtime import Runtime
 from bench.scores import described, protocol_score_id, score_predictions
 from bench.trainer import log_likelihoods
-from encoders.base import EncoderError, GraphInput
+from encoders.base import EncoderError, GraphInput, MoleculeBatch
 from encoders.store import FeatureStore
 from tasks.base import Example, Prediction
 from tasks.metrics.base import mean_estimate
@@ -27,11 +27,16 @@ from tasks.prompts import as_text, prompt_of, prompt_sha
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """A model that can be asked, with what turns examples into its input."""
+    """A model that can be asked, with what turns examples into its input.
+
+    Args:
+        sample: some training molecules, for graph inputs that match their moments; None where no graph is read.
+    """
 
     model: GraphLanguageModel
     layout: Layout
     collator: Collator
+    sample: MoleculeBatch | None = None
 
 
 def substitutes(
@@ -82,7 +87,7 @@ def ask(trained: TrainedModel, prepared: Prepared, run: RunDirectory, runtime: R
     for data in prepared.evaluations:
         seed = derived_seed(config.seed, "graph_input/test")
         swapped = substitutes(config.graph_input.test, data.readable, trained.layout.store, seed)
-        trained.model.graph_input = config.graph_input.test
+        trained.model.read_graphs(config.graph_input.test, sample=trained.sample)
         examples = trained.layout.tokenise(data.readable, swapped)
         identity = predict_id(config, prepared.train_id, data.task, data.examples)
         file = run.predictions_file(identity)
@@ -191,12 +196,14 @@ def _measure_reliance(
     batch_size = config.evaluation.generation.batch_size
     real = log_likelihoods(trained.model, [examples[i] for i in fitting], trained.collator, batch_size)
     real_values = dict(zip(fitting, runtime.tracked(real, "likelihood, real graphs", len(fitting)), strict=True))
-    trained.model.graph_input = swap
+    # Another graph comes in where the real one would; whatever the run itself puts in the place of graphs comes after
+    # it, so that a model which is given zeros is measured as one that cannot tell graphs apart.
+    trained.model.read_graphs(swap, config.graph_input.test, sample=trained.sample)
     try:
         other = log_likelihoods(trained.model, [exchanged[i] for i in fitting], trained.collator, batch_size)
         other_values = dict(zip(fitting, runtime.tracked(other, "likelihood, swapped", len(fitting)), strict=True))
     finally:
-        trained.model.graph_input = config.graph_input.test
+        trained.model.read_graphs(config.graph_input.test, sample=trained.sample)
     rows: list[dict[str, Any]] = []
     for position, example in enumerate(data.readable):
         with_real, tokens = real_values.get(position, (0.0, 0))  # no token: too long for the model's context
@@ -212,7 +219,9 @@ def _measure_reliance(
                 "tokens": tokens,
                 "atoms": int(sizes.sum()),
                 "swapped_atoms": int(swapped_sizes.sum()),
-                "counts": tokens > 0 and (equal or not swap.keeps_size),
+                "counts": tokens > 0
+                and (equal or not swap.keeps_size)
+                and all(swap.counts(molecule, partner[molecule]) for molecule in example.molecules),
             }
         )
     file.unlink(missing_ok=True)

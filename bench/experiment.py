@@ -20,14 +20,17 @@ from bench.identity import derived_seed
 from bench.language_model import attach_lora, embedding_width, load
 from bench.model import GraphLanguageModel
 from bench.parsing import load_config
-from bench.prepare import Prepared, prepare
+from bench.prepare import Prepared, prepare, subset
 from bench.record import count_parameters, describe, summarise
 from bench.run_store import RunDirectory, read_json, write_bytes, write_json
 from bench.runtime import Runtime
 from bench.session import Log, Mirror, recorded, refuse_failed
 from bench.stage_log import StageOutcome
 from bench.trainer import StageJob, train_stage
+from encoders.base import MoleculeBatch
 from tasks.data import Catalogue
+
+_SAMPLE = 256  # molecules, for inputs that match the moments of training molecules
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,8 @@ def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime,
     )
     store = prepared.store if config.projector.places_tokens else None
     collator = Collator(store, layout.padding, with_context=config.projector.reads_context)
-    model.graph_input = config.graph_input.train
+    sample = _sample(prepared, collator)
+    model.read_graphs(config.graph_input.train, sample=sample)
     for position, (stage, identity) in enumerate(zip(config.stages, prepared.stage_ids, strict=True)):
         folder = directory.stage(position, stage.name)
         training, validation = (
@@ -189,7 +193,14 @@ def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime,
             log.status("running", f"stage {stage.name}")
         outcome = train_stage(model, job, runtime, heartbeat=partial(log.status, "running", f"stage {stage.name}"))
         log.write(f"stage {stage.name}: {_in_words(outcome)}")
-    return TrainedModel(model, layout, collator)
+    return TrainedModel(model, layout, collator, sample)
+
+
+def _sample(prepared: Prepared, collator: Collator) -> MoleculeBatch | None:
+    """Some molecules of the training examples; which does not depend on the run's seed."""
+    examples = subset([example for data in prepared.stages for example in data.training], _SAMPLE)
+    molecules = list(dict.fromkeys(molecule for example in examples for molecule in example.molecules))
+    return collator.store.batch(molecules[:_SAMPLE]) if collator.store is not None else None
 
 
 def device_of(runtime: Runtime) -> torch.device:

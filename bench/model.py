@@ -15,8 +15,7 @@ from torch.nn import functional
 
 from bench.config import Part, Trains
 from bench.errors import ConfigError
-from encoders.base import Encoder, EncoderModule, GraphInput, Level, MoleculeBatch
-from encoders.controls import Real
+from encoders.base import Encoder, EncoderModule, GraphInput, Level, MoleculeBatch, MoleculeEncoding, Transform
 from projectors.base import Context, Projector, ProjectorModule
 
 IGNORED = -100
@@ -107,10 +106,41 @@ class GraphLanguageModel(nn.Module):
         self.projector = projector
         self.llm = llm
         self.levels = frozenset(levels)
-        self.graph_input: GraphInput = Real()
+        self._alterations: tuple[GraphInput, ...] = ()
+        self._transforms: tuple[Transform, ...] = ()
         self._frozen: tuple[nn.Module, ...] = ()
         self._trains = Trains()
         self.freeze(Trains())
+
+    def read_graphs(self, *inputs: GraphInput, sample: MoleculeBatch | None = None) -> None:
+        """What is read in the place of graphs from now on, each input applied to what the one before it gives.
+
+        Args:
+            inputs: none for the graphs themselves.
+            sample: some training molecules, for inputs that match their moments.
+        """
+
+        def encode_sample() -> MoleculeEncoding:
+            if sample is None:
+                raise ConfigError("graph_input", "needs training molecules to match the moments of")
+            training = self.encoder.training
+            self.encoder.eval()
+            with torch.no_grad():
+                encoding: MoleculeEncoding = self.encoder(sample.to(self.token_embedding.weight.device), self.levels)
+            self.encoder.train(training)
+            return encoding
+
+        self._alterations = inputs
+        self._transforms = tuple(graph_input.fit(encode_sample) for graph_input in inputs)
+
+    def encode(self, molecules: MoleculeBatch) -> MoleculeEncoding:
+        """What the projector reads of the molecules, or of what stands in their place."""
+        for graph_input in self._alterations:
+            molecules = graph_input.alter(molecules)
+        encoding: MoleculeEncoding = self.encoder(molecules, self.levels)
+        for transform in self._transforms:
+            encoding = transform(encoding, molecules.keys)
+        return encoding
 
     def freeze(self, trains: Trains) -> None:
         """Makes exactly the parts trainable that a stage trains."""
@@ -202,7 +232,7 @@ class GraphLanguageModel(nn.Module):
         embedded: Tensor = self.token_embedding(input_ids)
         if molecules is None or not molecules.size:
             return embedded
-        encoding = self.graph_input.transform(self.encoder(molecules, self.levels))
+        encoding = self.encode(molecules)
         soft = self.projector(encoding, None if context is None else self._read(context, embedded)).embeds
         if soft.shape[0] != soft_positions.numel():
             raise RuntimeError(

@@ -141,7 +141,8 @@ class _Reader:
 
     def pairs(self, name: str, parts: Sequence[DataPart]) -> tuple[Pair, ...]:
         """The pairs of some parts, cleaned unless they are for retrieval; molecules without texts stand once."""
-        found = [pair for part in parts for pair in self._rows(part)]
+        with_text = self._config.objective.text is not None
+        found = [pair for part in parts for pair in self._rows(part, with_text)]
         count = self.counts.setdefault(name, {"rows": len(found)})
         cleaning = self._config.data.cleaning
         if cleaning is not None and name != "retrieval":
@@ -160,7 +161,7 @@ class _Reader:
         parts = self._config.data.exclude
         if not parts:
             return training
-        held_out = [pair.smiles for part in parts for pair in self._rows(part)]
+        held_out = [pair.smiles for part in parts for pair in self._rows(part, with_text=False)]
         compute = partial(self._computed, "comparing molecules with held-out ones", connectivity)
         excluded = set(compute(held_out)) - {None}
         kept = [
@@ -191,13 +192,12 @@ class _Reader:
             )
         return tuple(pair for pair in pairs if pair.smiles not in store.rejected)
 
-    def _rows(self, part: DataPart) -> list[Pair]:
-        data = self._config.data
+    def _rows(self, part: DataPart, with_text: bool) -> list[Pair]:
+        role = self._config.data.text_role
         dataset = self._catalogue.get(part.data)
-        wanted = ("smiles",) if self._config.objective.text is None else ("smiles", data.text_role)
-        # What is only compared by its molecules needs no text.
-        roles = wanted if part not in data.exclude else ("smiles",)
-        dataset.require(roles, f"pretraining with objective {self._config.objective.name}")
+        dataset.require(
+            ["smiles", role] if with_text else ["smiles"], f"pretraining with objective {self._config.objective.name}"
+        )
         rows, rejections = dataset.rows(part.split)
         self.rejections += rejections
         self._note_source(part.data, part.split)
@@ -207,8 +207,8 @@ class _Reader:
             rows = [row for row in rows if row.id in chosen]
         found = []
         for row in rows:
-            text = row.values[data.text_role].strip() if len(roles) > 1 else ""
-            if len(roles) > 1 and not text:
+            text = row.values[role].strip() if with_text else ""
+            if with_text and not text:
                 self.rejections.append(Rejection(row.file, row.line, row.values["smiles"], "it has no text"))
                 continue
             found.append(Pair(row.values["smiles"], text, row.file, row.line))

@@ -65,8 +65,8 @@ def ranks_of_pairs(queries: Tensor, answers: Tensor) -> NDArray[np.int64]:
 def recalls(ranks: NDArray[np.int64], pool: int) -> list[float]:
     """Recall at each depth among the right answer and `pool - 1` others drawn from all, in expectation over the draws.
 
-    How many of the answers that stand before the right one are drawn follows the hypergeometric distribution, so nothing
-    has to be drawn.
+    How many of the answers that stand before the right one are drawn follows the hypergeometric distribution, so that
+    nothing has to be drawn.
     """
     from scipy.stats import hypergeom
 

@@ -186,8 +186,9 @@ def _scores(directory: RunDirectory) -> Iterator[tuple[str, float]]:
     """Name and value of every score; that of a limited evaluation gives way to the complete one's."""
     if not directory.result_file.exists():
         return
-    found: dict[str, float] = {}
-    for entry in sorted(read_json(directory.result_file)["evaluations"], key=lambda entry: not entry["limited"]):
+    result = read_json(directory.result_file)
+    found: dict[str, float] = dict(result.get("figures", {}))  # of a pretraining
+    for entry in sorted(result.get("evaluations", ()), key=lambda entry: not entry["limited"]):
         control = entry["graph_input"]["name"]
         asked = f"{entry['split']}/{entry['task']}/{Path(entry['data']).stem}" + (
             "" if control == "real" else f"/{control}"

@@ -7,7 +7,7 @@ code here or downstream pads, masks or branches on a molecule's size.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -28,7 +28,7 @@ Counts = Mapping[str, "NDArray[np.int64]"]
 
 
 CONTENT: Mapping[str, bool] = MappingProxyType({"content": True})
-"""Metadata of a field that names a file, folder or hub model: what it holds is part of a run's identity, its name not."""
+"""Metadata of a field that names a file, folder or hub model: what that holds is part of a run's identity."""
 
 
 class RejectedMoleculeError(ValueError):
@@ -75,19 +75,22 @@ class MoleculeBatch:
         size: the number of molecules, B.
         columns: by column name, as the feature schemes declare them; columns that index others are already shifted to
             positions in the concatenation.
+        keys: `(B,)` int64, a number that depends on nothing but the molecule, for controls that draw at random; None
+            where nobody draws.
     """
 
     size: int
     columns: Mapping[str, Ragged]
+    keys: Tensor | None = None
 
     def __getitem__(self, name: str) -> Ragged:
         return self.columns[name]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> MoleculeBatch:
         """The same batch on another device."""
-        return MoleculeBatch(
-            self.size, {name: column.to(device, non_blocking) for name, column in self.columns.items()}
-        )
+        columns = {name: column.to(device, non_blocking) for name, column in self.columns.items()}
+        keys = None if self.keys is None else self.keys.to(device, non_blocking=non_blocking)
+        return MoleculeBatch(self.size, columns, keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +256,7 @@ class Encoder(ABC):
         """Files, folders or hub models that `load` and the features read; their content is part of the identity."""
         return tuple(source for scheme in self.features() for source in scheme.sources())
 
-    def load(self, module: EncoderModule) -> None:
+    def load(self, module: EncoderModule) -> None:  # noqa: B027 - most have nothing to load
         """Puts pretrained weights into a module that `build` made; without any it stays as it is. No network.
 
         Raises:
@@ -273,6 +276,15 @@ class Encoder(ABC):
             column = "atom" if level.startswith("layer:") else level
             per_level[level] = counts[column] if column in {"atom", "motif"} else one
         return per_level
+
+
+Transform = Callable[[MoleculeEncoding, "Tensor | None"], MoleculeEncoding]
+"""Gives another representation in the place of an encoder's, from it and the molecules' keys."""
+
+
+def unchanged(encoding: MoleculeEncoding, keys: Tensor | None) -> MoleculeEncoding:
+    """The representation as it is."""
+    return encoding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,9 +317,30 @@ class GraphInput(ABC):
         """Whether training draws new substitutes in every epoch."""
         return False
 
-    def transform(self, encoding: MoleculeEncoding) -> MoleculeEncoding:
-        """The representation that the projector reads in the place of the encoder's."""
-        return encoding
+    @property
+    def is_for_test_only(self) -> bool:
+        """Whether training on it would be no control, since some molecules keep their own graph."""
+        return False
+
+    def counts(self, molecule: str, substitute: str) -> bool:
+        """Whether a substitute is of the kind that is meant; a pair that is not is left out of a measurement."""
+        return True
+
+    def alter(self, batch: MoleculeBatch) -> MoleculeBatch:
+        """The features that the encoder reads in the place of the molecules' own.
+
+        Raises:
+            EncoderError: the batch holds columns that this input cannot alter.
+        """
+        return batch
+
+    def fit(self, sample: Callable[[], MoleculeEncoding]) -> Transform:
+        """What turns the encoder's representation into the one that the projector reads.
+
+        Args:
+            sample: encodes some of the training molecules, for what matches their moments.
+        """
+        return unchanged
 
 
 def with_values(encoding: MoleculeEncoding, values: Mapping[Level, Tensor]) -> MoleculeEncoding:

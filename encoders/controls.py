@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+import torch
+from rdkit import Chem
+from rdkit.Chem.rdMolDescriptors import CalcMolFormula
+from torch import Tensor
 
-from encoders.base import EncoderError, GraphInput, MoleculeEncoding, with_values
+from encoders.base import EncoderError, GraphInput, MoleculeBatch, MoleculeEncoding, Ragged, Transform, with_values
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +32,76 @@ class Zero(GraphInput):
 
     name: ClassVar[str] = "zero"
 
-    def transform(self, encoding: MoleculeEncoding) -> MoleculeEncoding:  # noqa: D102 - inherited
-        return with_values(encoding, {level: rows.values * 0 for level, rows in encoding.levels.items()})
+    def fit(self, sample: Callable[[], MoleculeEncoding]) -> Transform:  # noqa: D102 - inherited
+        def zeroed(encoding: MoleculeEncoding, keys: Tensor | None) -> MoleculeEncoding:
+            return with_values(encoding, {level: rows.values * 0 for level, rows in encoding.levels.items()})
+
+        return zeroed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian(GraphInput):
+    """Noise with the mean and the spread that each channel of each level has over training molecules.
+
+    A molecule's noise depends on its SMILES and on `seed`, not on the batch, so that it is the same in every epoch.
+    """
+
+    name: ClassVar[str] = "gaussian"
+
+    seed: int = 0
+
+    def fit(self, sample: Callable[[], MoleculeEncoding]) -> Transform:  # noqa: D102 - inherited
+        seen = {level: rows.values.detach().float() for level, rows in sample().levels.items()}
+        moments = {level: (rows.mean(dim=0), rows.std(dim=0)) for level, rows in seen.items() if len(rows) > 1}
+
+        def noisy(encoding: MoleculeEncoding, keys: Tensor | None) -> MoleculeEncoding:
+            if keys is None:
+                raise EncoderError("graph_input gaussian: the batch has no keys to draw from")
+            replaced = {}
+            for level, rows in encoding.levels.items():
+                mean, spread = moments.get(level, (torch.zeros(()), torch.ones(())))
+                drawn = self._draw(level, rows, keys).to(rows.values.device)
+                replaced[level] = (mean.to(drawn) + spread.to(drawn) * drawn).to(rows.values.dtype)
+            return with_values(encoding, replaced)
+
+        return noisy
+
+    def _draw(self, level: str, rows: Ragged, keys: Tensor) -> Tensor:
+        """Standard normal rows, on the CPU: what they are must not depend on the device."""
+        shapes = [(count, rows.values.shape[1]) for count in rows.counts().tolist()]
+        drawn = [
+            _generator(key, self.seed, level).standard_normal(shape, dtype=np.float32)
+            for key, shape in zip(keys.tolist(), shapes, strict=True)
+        ]
+        return torch.from_numpy(np.concatenate(drawn)) if drawn else rows.values.new_zeros(rows.values.shape).cpu()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewired(GraphInput):
+    """The same atoms with other bonds: the far ends of a molecule's bonds change places among them.
+
+    Every atom keeps its number of bonds and every bond its features. A few bonds of a small molecule can still come to
+    tie an atom to itself or to lie upon another; of ten draws the one with the fewest such bonds is taken. Motifs keep
+    their sizes and get other atoms. A molecule's bonds depend on its SMILES and on `seed`.
+    """
+
+    name: ClassVar[str] = "rewired"
+
+    seed: int = 0
+
+    def alter(self, batch: MoleculeBatch) -> MoleculeBatch:  # noqa: D102 - inherited
+        foreign = sorted(batch.columns.keys() - {"atom", "bond", "bond_ends", "motif", "motif_atom", "motif_of"})
+        if foreign or "bond_ends" not in batch.columns:
+            what = f"reads {', '.join(foreign)}, which tell of the real bonds" if foreign else "reads no bonds"
+            raise EncoderError(f"graph_input rewired: the encoder {what}; use shuffled, zero or gaussian")
+        if batch.keys is None:
+            raise EncoderError("graph_input rewired: the batch has no keys to draw from")
+        generators = [_generator(key, self.seed, "bonds") for key in batch.keys.tolist()]
+        ends = batch["bond_ends"]
+        columns = {**batch.columns, "bond_ends": Ragged(_rewired(ends, generators), ends.ptr)}
+        if "motif_atom" in columns:
+            columns["motif_atom"] = _other_members(batch, generators)
+        return MoleculeBatch(batch.size, columns, batch.keys)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +140,79 @@ class Shuffled(GraphInput):
             for receiver, giver in zip(ring, [*ring[1:], ring[0]], strict=True):
                 substitutes[receiver] = molecules[giver]
         return substitutes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Isomer(GraphInput):
+    """Another molecule of the same formula, where the split has one: the hardest swap, since all atoms are the same.
+
+    A molecule without an isomer at hand keeps its graph and is left out of a measurement.
+    """
+
+    name: ClassVar[str] = "isomer"
+
+    @property
+    def is_for_test_only(self) -> bool:  # noqa: D102 - inherited
+        return True
+
+    def counts(self, molecule: str, substitute: str) -> bool:  # noqa: D102 - inherited
+        return molecule != substitute
+
+    def substitute(self, molecules: Sequence[str], sizes: Sequence[int], seed: int) -> Sequence[str]:  # noqa: D102 - inherited
+        by_formula: dict[str, list[int]] = {}
+        for molecule in np.random.default_rng(seed).permutation(len(molecules)).tolist():
+            by_formula.setdefault(_formula(molecules[molecule]), []).append(molecule)
+        substitutes = list(molecules)
+        for ring in by_formula.values():
+            for receiver, giver in zip(ring, [*ring[1:], ring[0]], strict=True):
+                substitutes[receiver] = molecules[giver]
+        if all(map(str.__eq__, substitutes, molecules)):
+            raise EncoderError("graph_input isomer: no two molecules of the split have one formula")
+        return substitutes
+
+
+def _formula(smiles: str) -> str:
+    return str(CalcMolFormula(Chem.MolFromSmiles(smiles)))
+
+
+def _generator(key: int, seed: int, purpose: str) -> np.random.Generator:
+    return np.random.default_rng([key & 0xFFFFFFFFFFFFFFFF, seed, *purpose.encode()])
+
+
+def _rewired(ends: Ragged, generators: Sequence[np.random.Generator]) -> Tensor:
+    """Bonds stand twice, one direction after the other; the second ends of a molecule's bonds are permuted."""
+    bonds = ends.values.cpu().numpy()[::2].copy()
+    starts = (ends.ptr // 2).tolist()
+    for generator, begin, end in zip(generators, starts[:-1], starts[1:], strict=True):
+        bonds[begin:end] = min((_permuted(bonds[begin:end], generator) for _ in range(10)), key=_faults)
+    both = np.stack([bonds, bonds[:, ::-1]], axis=1).reshape(-1, 2)
+    return torch.from_numpy(both.copy()).to(ends.values.device)
+
+
+def _permuted(bonds: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
+    # A bond's ends are swapped at random first, since the first of each is the atom that SMILES wrote earlier.
+    turned = np.where(generator.random(len(bonds))[:, None] < 0.5, bonds, bonds[:, ::-1])
+    return np.stack([turned[:, 0], generator.permutation(turned[:, 1])], axis=1)
+
+
+def _faults(bonds: NDArray[np.int64]) -> int:
+    """Bonds that tie an atom to itself or lie upon another."""
+    distinct = len(np.unique(np.sort(bonds, axis=1), axis=0))
+    return int((bonds[:, 0] == bonds[:, 1]).sum()) + len(bonds) - distinct
+
+
+def _other_members(batch: MoleculeBatch, generators: Sequence[np.random.Generator]) -> Ragged:
+    """The atoms of a molecule renumbered at random as far as motifs see them."""
+    members, starts = batch["motif_atom"], batch["atom"].ptr.tolist()
+    renumbered = np.concatenate(
+        [
+            begin + generator.permutation(end - begin)
+            for generator, begin, end in zip(generators, starts[:-1], starts[1:], strict=True)
+        ]
+        or [np.zeros(0, dtype=np.int64)]
+    )
+    table = torch.from_numpy(renumbered).to(members.values.device)
+    return Ragged(table.index_select(0, members.values), members.ptr)
 
 
 def _rings_of_equal_size(order: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:

@@ -57,12 +57,15 @@ class GatConvolution(nn.Module):
         mapped = self.weight_linear(hidden)
         receiver = torch.cat([target, torch.arange(len(mapped), device=mapped.device)])
         own = mapped + self.bonds.of_self_loop()
-        said = torch.cat([mapped.index_select(0, source) + self.bonds(bonds), own]).unflatten(1, (self.heads, -1))
-        heard = mapped.index_select(0, receiver).unflatten(1, (self.heads, -1))
+        said = self._by_head(torch.cat([mapped.index_select(0, source) + self.bonds(bonds), own]))
+        heard = self._by_head(mapped.index_select(0, receiver))
         scores = functional.leaky_relu((torch.cat([heard, said], dim=-1) * self.att).sum(dim=-1), 0.2)
         weights = _softmax(scores, receiver, len(mapped))
-        rows = torch.zeros_like(own).unflatten(1, (self.heads, -1)).index_add(0, receiver, said * weights[..., None])
+        rows = self._by_head(torch.zeros_like(own)).index_add(0, receiver, said * weights[..., None])
         return rows.mean(dim=1) + self.bias
+
+    def _by_head(self, rows: Tensor) -> Tensor:
+        return rows.view(len(rows), self.heads, rows.shape[1] // self.heads)
 
 
 def _softmax(scores: Tensor, group: Tensor, groups: int) -> Tensor:

@@ -113,7 +113,7 @@ class Projector(ABC):
         """Files, folders or hub models that `load` reads; their content is part of a run's identity."""
         return ()
 
-    def load(self, module: ProjectorModule) -> None:
+    def load(self, module: ProjectorModule) -> None:  # noqa: B027 - most have nothing to load
         """Puts pretrained weights into a module that `build` made; without any it stays as it is. No network.
 
         Raises:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import real_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
@@ -20,7 +17,8 @@ from rdkit.Chem import ChiralType
 from encoders.base import EncoderError, EncoderModule, MoleculeBatch, MoleculeEncoding, Ragged, RejectedMoleculeError
 from encoders.controls import Real, Shuffled, Zero
 from encoders.features import Pgnn2
-from encoders.gin import Gin, read_out
+from encoders.gin import Gin
+from encoders.message_passing import read_out
 from encoders.none import NoEncoder
 from encoders.store import FeatureStore, featurise
 
@@ -104,119 +102,6 @@ def batch_of(molecule: Chem.Mol, scheme: Pgnn2) -> MoleculeBatch:
             for name, values in rows.items()
         },
     )
-
-
-@pytest.fixture(scope="module")
-def golden() -> Path:
-    """The folder of published outputs, beside that of real data."""
-    data = real_data()
-    folder = data.parent / "golden" / "gin" if data else None
-    if folder is None or not folder.is_dir():
-        pytest.skip("no golden outputs: a folder `golden/gin` is expected beside the folder of real data")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def golden_features(golden: Path) -> Mapping[str, np.ndarray]:
-    with np.load(golden / "features.npz") as file:
-        return {name.removeprefix("pgnn."): file[name] for name in file.files if name.startswith("pgnn.")}
-
-
-@pytest.fixture(scope="module")
-def golden_batch(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> MoleculeBatch:
-    smiles = [row["smiles"] for row in json.loads((golden / "molecules.json").read_text())]
-    return FeatureStore.open_or_build(tmp_path_factory.mktemp("golden"), Gin().features(), smiles).batch(smiles)
-
-
-@pytest.fixture(scope="module")
-def golden_outputs(golden: Path) -> Mapping[str, np.ndarray]:
-    with np.load(golden / "outputs_pgnn_gin_rule.npz") as file:
-        return {name: file[name] for name in file.files}
-
-
-@pytest.fixture(scope="module")
-def golden_module() -> EncoderModule:
-    module = Gin().build()
-    state = {
-        key: torch.zeros_like(tensor)
-        if key.endswith("num_batches_tracked")
-        else by_rule(published_name(key), tensor.shape)
-        for key, tensor in module.state_dict().items()
-    }
-    module.load_state_dict(state)
-    return module.eval()
-
-
-def by_rule(key: str, shape: torch.Size) -> torch.Tensor:
-    """Weights by the name that they have in pretrain-gnns."""
-    uniform = np.random.RandomState(zlib.crc32(key.encode()) & 0x7FFFFFFF).random_sample(shape.numel())
-    values = uniform.reshape(tuple(shape)) * 2 - 1
-    last = key.rpartition(".")[2]
-    if last == "running_mean":
-        values = 0.1 * values
-    elif last == "running_var":
-        values = 1 + 0.5 * values
-    elif len(shape) == 1:
-        values = 1 + 0.2 * values if last == "weight" else 0.1 * values
-    elif "embedding" in key:
-        values = 0.3 * values
-    else:
-        values = values * np.sqrt(1.5 / shape[-1])
-    return torch.from_numpy(values.astype(np.float32))
-
-
-def published_name(key: str) -> str:
-    """The name in pretrain-gnns of one of our tensors."""
-    parts = key.split(".")
-    if parts[0] == "atom_embeddings":
-        return f"x_embedding{int(parts[1]) + 1}.weight"
-    layer, kind, rest = parts[1], parts[2], parts[3:]
-    if kind == "bond_embeddings":
-        return f"gnns.{layer}.edge_embedding{int(rest[0]) + 1}.weight"
-    return f"batch_norms.{layer}.{rest[0]}" if kind == "norm" else f"gnns.{layer}.mlp.{'.'.join(rest)}"
-
-
-class TestGolden:
-    """`gin` beside the outputs of pretrain-gnns on weights that a rule gives."""
-
-    def close(self, found: torch.Tensor, reference: np.ndarray) -> None:
-        assert found.shape == reference.shape
-        assert float((np.abs(found.numpy() - reference) / (1 + np.abs(reference))).max()) < 2e-5
-
-    def test_tensors_are_those_of_the_published_network(self, golden: Path, golden_module: EncoderModule):
-        published = json.loads((golden / "state_dict_shapes.json").read_text())["pgnn_gin"]
-        ours = {published_name(key): list(tensor.shape) for key, tensor in golden_module.state_dict().items()}
-        assert ours == published
-
-    def test_features_are_those_of_the_published_loader(
-        self, golden_batch: MoleculeBatch, golden_features: Mapping[str, np.ndarray]
-    ):
-        assert np.array_equal(golden_batch["atom"].values, golden_features["x"])
-        assert np.array_equal(golden_batch["atom"].ptr, golden_features["ptr"])
-        assert np.array_equal(golden_batch["bond"].values, golden_features["edge_attr"])
-        assert np.array_equal(golden_batch["bond_ends"].values, golden_features["edge_index"].T)
-        assert np.array_equal(golden_batch["bond_ends"].ptr, golden_features["edge_ptr"])
-
-    def test_layers(
-        self, golden_module: EncoderModule, golden_batch: MoleculeBatch, golden_outputs: Mapping[str, np.ndarray]
-    ):
-        encoding = encoded(golden_module, Gin(), golden_batch)
-        for k in range(5):
-            self.close(encoding[f"layer:{k}"].values, golden_outputs[f"layer{k}"])
-        self.close(encoding["layer:5"].values, golden_outputs["node"])
-        assert torch.equal(encoding["atom"].values, encoding["layer:5"].values)
-
-    @pytest.mark.parametrize("how", ["mean", "sum", "max"])
-    def test_read_outs(
-        self,
-        golden_module: EncoderModule,
-        golden_batch: MoleculeBatch,
-        golden_outputs: Mapping[str, np.ndarray],
-        how: str,
-    ):
-        module = Gin(readout=how).build().eval()
-        module.load_state_dict(golden_module.state_dict())
-        self.close(encoded(module, Gin(readout=how), golden_batch)["graph"].values, golden_outputs[f"pool_{how}"])
 
 
 class TestGin:
@@ -460,13 +345,13 @@ class TestControls:
         control = Real()
         encoding = encoded(built(DECLARATIONS[0]), DECLARATIONS[0], store.batch(MOLECULES))
         assert control.substitute(MOLECULES, [1] * len(MOLECULES), 0) == MOLECULES
-        assert control.transform(encoding) is encoding
+        assert control.fit(lambda: encoding)(encoding, None) is encoding
         assert not control.keeps_size
         assert not control.is_redrawn
 
     def test_zero_keeps_the_rows_and_empties_them(self, store: FeatureStore):
         encoding = encoded(built(DECLARATIONS[0]), DECLARATIONS[0], store.batch(MOLECULES))
-        emptied = Zero().transform(encoding)
+        emptied = Zero().fit(lambda: encoding)(encoding, None)
         assert emptied.size == encoding.size
         assert emptied.levels.keys() == encoding.levels.keys()
         for level, rows in emptied.levels.items():

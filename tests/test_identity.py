@@ -49,6 +49,7 @@ FULL = (
     "graph_input.train=shuffled",
     "graph_input.test=shuffled",
     "encoder.scheme={name: pgnn2, chirality_rows: 3}",
+    "encoder.motifs={name: motifs, segmenter: functional_group}",
     "llm.lora.targets=[q_proj]",
 )
 IDS = """
@@ -99,6 +100,9 @@ OTHER: dict[str, Any] = {
     "prompt.system": "You are a chemist.",
     "encoder.scheme.chirality_rows": 4,
     "encoder.readout": "sum",
+    "encoder.motif_rows": "described",
+    "encoder.motifs.fallback": "none",
+    "encoder.weights": "pretrained.pth",
     "projector.level": "layer:1",
     "llm.revision": "abc",
     "llm.dtype": "bf16",
@@ -128,6 +132,7 @@ EXEMPT = {
     "task.question": "the content of the examples is hashed instead",
     "limits.train": "the content of the examples is hashed instead",
     "limits.validation": "the content of the examples is hashed instead",
+    "encoder.weights": "what the file holds is hashed instead",
     "llm.name": "the model's files are hashed instead",
     "llm.revision": "the model's files are hashed instead",
     "stages.#.name": "an alias",
@@ -161,6 +166,15 @@ def changed(path: tuple[Any, ...], value: Any) -> Any:
 RESOLVED = to_mapping(load_config("demo", FULL, COMPONENTS))
 PLAIN_NAMES = {("name",), ("llm", "name"), ("stages", 0, "name"), ("stages", 1, "name")}  # not those of components
 PATHS = [(p, v) for p, v in leaves(RESOLVED) if p[-1] != "name" or p in PLAIN_NAMES or p[-2] == "schedule"]
+
+
+def test_what_the_files_of_encoder_and_projector_hold_is_part_of_an_identity() -> None:
+    config = demo()
+    found = {
+        train_id(config, replace(INPUTS, **changes))
+        for changes in ({}, {"encoder": ("a",)}, {"encoder": ("b",)}, {"projector": ("a",)})
+    }
+    assert len(found) == 4
 
 
 @pytest.mark.parametrize(("path", "value"), PATHS, ids=[".".join(map(str, path)) for path, _ in PATHS])
