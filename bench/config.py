@@ -233,6 +233,7 @@ class Evaluation:
         ids: only these examples; stamped likewise.
         protocols: each gives its own row; rows of different protocols are never ranked together.
         reliance: the graph that each one is swapped for to measure whether the graph is used; None to skip it.
+        text_input: how molecules are written when the trained model is asked; None for as in training.
     """
 
     tasks: tuple[Task, ...] = ()
@@ -242,6 +243,7 @@ class Evaluation:
     generation: Generation = field(default_factory=Generation)
     protocols: Annotated[tuple[Protocol, ...], MinLen(1)]
     reliance: GraphInput | None = None
+    text_input: TextInput | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,6 +291,11 @@ class RunConfig:
     def training_tasks(self, stage: Stage) -> tuple[WeightedTask, ...]:
         """The mixture of a stage."""
         return stage.tasks or (WeightedTask(task=self.task),)
+
+    @property
+    def asked_in(self) -> TextInput:
+        """How molecules are written when the trained model is asked."""
+        return self.evaluation.text_input or self.text_input
 
     def evaluation_tasks(self) -> tuple[Task, ...]:
         """The tasks whose answers are scored."""

@@ -193,7 +193,7 @@ def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime,
             log.status("running", f"stage {stage.name}")
         outcome = train_stage(model, job, runtime, heartbeat=partial(log.status, "running", f"stage {stage.name}"))
         log.write(f"stage {stage.name}: {_in_words(outcome)}")
-    return TrainedModel(model, layout, collator, sample)
+    return TrainedModel(model, replace(layout, text_input=config.asked_in), collator, sample)
 
 
 def _sample(prepared: Prepared, collator: Collator) -> MoleculeBatch | None:

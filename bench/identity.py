@@ -83,6 +83,7 @@ def predict_id(config: RunConfig, trained: str, task: Task, examples: Sequence[E
             "split": evaluation.split,
             "limited": bool(evaluation.limit or evaluation.ids),
             "graph_input": config.graph_input.test,
+            "text_input": config.asked_in,
             "generation": evaluation.generation,
         }
     )
@@ -96,6 +97,7 @@ def reliance_id(config: RunConfig, trained: str, examples: Sequence[Example]) ->
             "train": trained,
             "examples": examples_hash(examples),
             "graph_input": config.graph_input.test,
+            "text_input": config.asked_in,
             "swap": config.evaluation.reliance,
             "batch_size": config.evaluation.generation.batch_size,
         }
@@ -117,6 +119,7 @@ def evaluation_id(config: RunConfig, task: Task) -> str:
             "task": task,
             "split": evaluation.split,
             "graph_input": config.graph_input.test,
+            "text_input": evaluation.text_input,
             "generation": evaluation.generation,
             "swap": evaluation.reliance,
         }

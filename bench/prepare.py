@@ -23,6 +23,7 @@ from encoders.base import Level
 from encoders.store import FeatureStore
 from tasks.base import Example, Rejection, Split, Task
 from tasks.data import Catalogue
+from tasks.prompts import TextInput, UnwritableMoleculeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,22 +108,23 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
 
     store = _feature_store(config, [*_all_examples(stages, evaluations)], runtime)
 
-    def unreadable(examples: Sequence[Example], split: str) -> frozenset[str]:
-        rejected = _rejected(examples, store)
+    def unreadable(examples: Sequence[Example], split: str, written: TextInput) -> frozenset[str]:
+        rejected = _rejected(examples, {**store.rejected, **_unwritable(examples, written)})
         listed = reader.rejections.setdefault(split, [])
         listed += [rejection for rejection in rejected.values() if rejection not in listed]  # stages share examples
         _refuse_losses(list(rejected.values()), len(examples), split, reader.rejections, config, runtime)
         return frozenset(rejected)
 
     def readable(examples: Sequence[Example], split: str) -> tuple[Example, ...]:
-        without = unreadable(examples, split)
+        without = unreadable(examples, split, config.text_input)
         return tuple(example for example in examples if example.id not in without)
 
     stages = tuple(
         StageData(readable(data.training, "train"), readable(data.validation, "validation")) for data in stages
     )
     evaluations = tuple(
-        replace(data, unreadable=unreadable(data.examples, config.evaluation.split)) for data in evaluations
+        replace(data, unreadable=unreadable(data.examples, config.evaluation.split, config.asked_in))
+        for data in evaluations
     )
 
     inputs = Inputs(
@@ -273,14 +275,25 @@ def _all_examples(stages: Iterable[StageData], evaluations: Iterable[EvaluationD
         yield from evaluated.examples
 
 
-def _rejected(examples: Sequence[Example], store: FeatureStore) -> dict[str, Rejection]:
-    """Examples with a molecule that cannot be featurised, by id."""
+def _unwritable(examples: Sequence[Example], text_input: TextInput) -> dict[str, str]:
+    """Molecules that cannot be written in the way that the prompt asks for, and why."""
+    reasons = {}
+    for molecule in dict.fromkeys(molecule for example in examples for molecule in example.molecules):
+        try:
+            text_input.write(molecule)
+        except UnwritableMoleculeError as error:
+            reasons[molecule] = str(error)
+    return reasons
+
+
+def _rejected(examples: Sequence[Example], reasons: Mapping[str, str]) -> dict[str, Rejection]:
+    """Examples with a molecule that cannot be featurised or written, by id."""
     found = {}
     for example in examples:
-        bad = next((molecule for molecule in example.molecules if molecule in store.rejected), None)
+        bad = next((molecule for molecule in example.molecules if molecule in reasons), None)
         if bad is not None:
             place = (str(example.meta.get("file", "")), int(example.meta.get("line", 0)))
-            found[example.id] = Rejection(*place, bad, store.rejected[bad])
+            found[example.id] = Rejection(*place, bad, reasons[bad])
     return found
 
 

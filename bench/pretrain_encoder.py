@@ -128,7 +128,7 @@ def _describe(prepared: PreparedPretraining, directory: RunDirectory) -> None:
             "cell_id": prepared.cell,
             "data": prepared.sources,
             "counts": prepared.counts,
-            "features": prepared.store.folder.name,
+            "features": [f"{scheme.name}@{scheme.version}" for scheme in prepared.config.encoder.features()],
             "text": None if prepared.text is None else prepared.text.identity,
             "sessions": [provenance()],
         },

@@ -96,7 +96,7 @@ def _sample_prompts(prepared: Prepared) -> list[dict[str, str]]:
     samples = []
     for data in prepared.evaluations:
         example = data.examples[0]
-        segments = render(example, config.prompt, config.text_input, graph=config.projector.places_tokens)
+        segments = render(example, config.prompt, config.asked_in, graph=config.projector.places_tokens)
         prompt = prompt_of(segments)
         samples.append(
             {

@@ -35,6 +35,10 @@ class Segment:
     supervised: bool = False
 
 
+class UnwritableMoleculeError(ValueError):
+    """A molecule that cannot be written in some way; the message is the reason that is listed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextInput(ABC):
     """How a molecule is written in the prompt. One subclass per way; a study varies it as a factor."""
@@ -44,7 +48,11 @@ class TextInput(ABC):
 
     @abstractmethod
     def write(self, smiles: str) -> str:
-        """The text that stands for `smiles`, or the empty string for none."""
+        """The text that stands for `smiles`, or the empty string for none.
+
+        Raises:
+            UnwritableMoleculeError: it cannot be written in this way.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
