@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 def list_(
     what: Annotated[
         str | None,
-        typer.Argument(help="encoders, projectors, tasks, data, presets, studies, protocols, ...; none for all."),
+        typer.Argument(
+            help="encoders, projectors, matrix (which fit together), tasks, data, presets, ...; none for all."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
 ) -> None:
@@ -29,6 +31,7 @@ def list_(
     by_plural = {kind.plural: kind.name for kind in KINDS.values()}
     listings: dict[str, Callable[[], list[dict[str, Any]]]] = {
         **{plural: partial(_components, components, name) for plural, name in by_plural.items()},
+        "matrix": partial(_matrix, components),
         "data": _data,
         "presets": partial(_files, "presets"),
         "studies": partial(_files, "studies"),
@@ -42,6 +45,9 @@ def list_(
     for name, rows in chosen.items():
         if what is None:
             typer.echo(f"\n{name}")
+        if name == "matrix":
+            typer.echo(_matrix_table(components))
+            continue
         for row in rows:
             typer.echo(_line(row))
 
@@ -69,6 +75,25 @@ def _wiring(component: Any) -> dict[str, Any]:
     if hasattr(component, "needs"):
         return {"needs": list(component().needs())}
     return {}
+
+
+def _matrix(components: Registry) -> list[dict[str, Any]]:
+    from bench.matrix import wiring_matrix
+
+    return [
+        {
+            "name": encoder,
+            "projectors": [projector for projector, reason in row.items() if reason is None],
+            "refused": {projector: reason for projector, reason in row.items() if reason is not None},
+        }
+        for encoder, row in wiring_matrix(components).items()
+    ]
+
+
+def _matrix_table(components: Registry) -> str:
+    from bench.matrix import as_markdown, wiring_matrix
+
+    return as_markdown(wiring_matrix(components))
 
 
 def _data() -> list[dict[str, Any]]:

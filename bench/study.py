@@ -13,6 +13,7 @@ from annotated_types import MinLen
 from bench.config import Mapped, RunConfig
 from bench.errors import ConfigError, UserError
 from bench.experiment import RunResult, run
+from bench.matching import match_parameters, match_tokens
 from bench.parsing import apply_overrides, build, find_config, load_mapping, merge, read_yaml
 from bench.registry import Registry, registry
 from bench.run_store import is_disk_error
@@ -31,6 +32,8 @@ class Study:
         question: what it is to answer, in words.
         seeds: of every cell.
         cells: by alias, what is laid over the preset.
+        match_params: a cell, or a number: all projectors get as nearly as many parameters, by their declared widths.
+        count_match: a cell, or a number: all projectors give as nearly as many tokens to a molecule of median size.
     """
 
     name: str
@@ -38,10 +41,19 @@ class Study:
     question: str = ""
     seeds: Annotated[tuple[int, ...], MinLen(1)] = (0,)
     cells: Annotated[dict[str, Any], MinLen(1)] = field(default_factory=dict)
+    match_params: str | int | None = None
+    count_match: str | int | None = None
 
 
-def load_study(source: str, overrides: Sequence[str] = ()) -> tuple[Study, Mapping[str, RunConfig]]:
+def load_study(
+    source: str, overrides: Sequence[str] = (), runtime: Runtime | None = None
+) -> tuple[Study, Mapping[str, RunConfig]]:
     """A study by name or path, and the configuration of each of its cells.
+
+    Args:
+        source: name of a study, or a YAML file.
+        overrides: `a.b=value` settings of every cell.
+        runtime: where language models are found, whose widths decide how many parameters a projector has.
 
     Raises:
         ConfigError: the study or one of its cells cannot be used; all are built before any is run.
@@ -50,7 +62,12 @@ def load_study(source: str, overrides: Sequence[str] = ()) -> tuple[Study, Mappi
     components = registry()
     study = build(Study, read_yaml(path), components)
     base = load_mapping(_beside(study.extends, path))
-    return study, {alias: _cell(base, alias, changes, overrides, components) for alias, changes in study.cells.items()}
+    cells = {alias: _cell(base, alias, changes, overrides, components) for alias, changes in study.cells.items()}
+    if study.count_match is not None:
+        cells = match_tokens(cells, study.count_match)
+    if study.match_params is not None:
+        cells = match_parameters(cells, study.match_params, runtime or Runtime())
+    return study, cells
 
 
 def run_study(
