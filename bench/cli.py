@@ -17,6 +17,7 @@ from bench import (
     command_encode,
     command_list,
     command_pretrain_encoder,
+    command_probe,
     command_run,
     command_score,
     command_tables,
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command("demo")(command_run.demo)
 app.command("run")(command_run.run)
 app.command("predict")(command_run.predict)
+app.command("probe")(command_probe.probe)
 app.command("check")(command_run.check)
 app.command("study")(command_run.study)
 app.command("pretrain-lm")(command_run.pretrain_lm)

@@ -16,7 +16,7 @@ from torch.nn import functional
 from bench.config import Part, Trains
 from bench.errors import ConfigError
 from encoders.base import Encoder, EncoderModule, GraphInput, Level, MoleculeBatch, MoleculeEncoding, Transform
-from projectors.base import Context, Projector, ProjectorModule
+from projectors.base import Context, Projector, ProjectorModule, SoftTokens
 
 IGNORED = -100
 """The label of a position that is not supervised."""
@@ -232,14 +232,22 @@ class GraphLanguageModel(nn.Module):
         embedded: Tensor = self.token_embedding(input_ids)
         if molecules is None or not molecules.size:
             return embedded
-        encoding = self.encode(molecules)
-        soft = self.projector(encoding, None if context is None else self._read(context, embedded)).embeds
+        read = None if context is None else self._read(context, embedded)
+        soft = self.projector(self.encode(molecules), read).embeds
         if soft.shape[0] != soft_positions.numel():
             raise RuntimeError(
                 f"the projector made {soft.shape[0]} soft tokens where its declaration says {soft_positions.numel()}"
             )
         flat = embedded.flatten(0, 1).index_copy(0, soft_positions, soft.to(embedded.dtype))
         return flat.view_as(embedded)
+
+    def soft_tokens(
+        self, input_ids: Tensor, molecules: MoleculeBatch, context: PromptContext | None = None
+    ) -> SoftTokens:
+        """What the language model is given of the molecules; see `embed`."""
+        read = None if context is None else self._read(context, self.token_embedding(input_ids))
+        tokens: SoftTokens = self.projector(self.encode(molecules), read)
+        return tokens
 
     @staticmethod
     def _read(context: PromptContext, embedded: Tensor) -> Context:

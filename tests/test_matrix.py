@@ -1,0 +1,80 @@
+"""Every encoder with every projector: those that fit train, generate and score; those that do not are refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import QUICK, REPOSITORY
+
+from bench.config import RunConfig
+from bench.errors import ConfigError
+from bench.experiment import run
+from bench.matrix import as_markdown, wiring_matrix
+from bench.parsing import load_config
+from bench.registry import Registry
+from bench.runtime import Runtime
+
+COMPONENTS = Registry()
+MATRIX = wiring_matrix(COMPONENTS)
+STAGE = "{steps: 3, batch_size: 4, name: tune, trains: {encoder: full, projector: full, llm: lora}}"
+SETTINGS = (
+    *QUICK,
+    "limits={train: 12, validation: 4}",
+    "evaluation.limit=4",
+    "evaluation.generation={max_new_tokens: 4, batch_size: 4}",
+    f"stages=[{STAGE}]",
+)
+
+
+def pair(encoder: str, projector: str) -> RunConfig:
+    config = load_config("demo", SETTINGS, COMPONENTS)
+    parts = COMPONENTS.get("encoder", encoder).small(), COMPONENTS.get("projector", projector).small()
+    return replace(config, name=f"{encoder}-{projector}", encoder=parts[0], projector=parts[1])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "projector"),
+    [(encoder, projector) for encoder, row in MATRIX.items() for projector, reason in row.items() if reason is None],
+)
+def test_a_pair_that_fits_trains_generates_and_scores(
+    encoder: str, projector: str, runs: Path, session_cache: Path
+) -> None:
+    runtime = Runtime(runs=runs, cache=session_cache, progress=False, tracking="none", device="cpu")
+    result = run(pair(encoder, projector), runtime).summary
+    entry = result["evaluations"][0]
+    assert (result["encoder"], result["projector"]) == (encoder, projector)
+    assert result["stages"][0]["steps"] == 3
+    assert entry["n"] == 4
+    assert entry["scores"][0]["metrics"]["bleu-4"]["value"] is not None
+    if projector == "none":
+        assert entry["reliance"]["value"] is None
+    else:
+        assert entry["reliance"]["n"] + entry["reliance"]["left_out"] == 4
+
+
+@pytest.mark.parametrize(
+    ("encoder", "projector"),
+    [(encoder, projector) for encoder, row in MATRIX.items() for projector, reason in row.items() if reason],
+)
+def test_a_pair_that_does_not_fit_is_refused_before_anything_is_built(
+    encoder: str, projector: str, tmp_path: Path
+) -> None:
+    runtime = Runtime(runs=tmp_path / "runs", cache=tmp_path / "cache", progress=False, tracking="none")
+    with pytest.raises(ConfigError) as raised:
+        run(pair(encoder, projector), runtime)
+    message = str(raised.value)
+    assert f"encoder {encoder}" in message
+    assert projector in message
+    assert "needs the level" in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_readme_shows_the_matrix() -> None:
+    assert as_markdown(MATRIX) in (REPOSITORY / "README.md").read_text(encoding="utf-8")
