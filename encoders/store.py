@@ -1,63 +1,62 @@
-"""The feature store: molecules featurised once, kept as memory-mapped columns, read in batches by slicing.
+"""The feature store: each molecule featurised once per scheme, kept as memory-mapped columns, read in batches.
 
-A store belongs to a list of molecules and the feature schemes of one encoder. It is written to a temporary folder and
-moved into place whole, under a lock, so that several processes may ask for the same store and a killed one leaves
-nothing half-made behind.
+A store is a folder with one folder per scheme in it, and that holds segments: the rows of some molecules, written to a
+temporary folder and moved into place whole, under a lock, and never changed. Who asks for molecules gets a view over
+the segments that hold them; only molecules that no segment knows are featurised. So several processes may read and
+build one store, other limits or another data set cost the molecules that are new, and a killed process leaves nothing
+half-made behind.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
-import inspect
-import json
-import os
-import shutil
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, fields, is_dataclass
-from functools import partial
-from itertools import chain, repeat
-from multiprocessing import get_context
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from filelock import FileLock
-from rdkit import Chem, rdBase
 
-from encoders.base import Column, EncoderError, FeatureScheme, MoleculeBatch, Ragged, RejectedMoleculeError
+from encoders.base import Column, EncoderError, FeatureScheme, MoleculeBatch, Ragged
+from encoders.featurising import Advance, Rows, featurise, featurise_many
+from encoders.store_files import DamagedSegmentError, SchemeFolder, Segment
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_FORMAT = 1  # raised when the files of a store change their meaning
-_PARALLEL_FROM = 20_000  # molecules; below, starting processes costs more than it saves
-_CHUNK = 1_000
+__all__ = ["Advance", "FeatureStore", "featurise"]
 
-Advance = Callable[[int], None]
-"""Told how many molecules have just been done."""
+_SEGMENT = 100_000  # molecules, so that memory stays bounded and a killed process keeps what it had finished
+_GATHER_FROM = 20  # molecules; below, joining slices is faster than gathering rows
 
 
 class FeatureStore:
-    """Features of a list of molecules.
+    """Features of a list of molecules: a view over the segments that hold them, made by `open_or_build`.
 
-    Args:
-        folder: a finished store, as `open_or_build` makes it.
+    Attributes:
+        row_of: the accepted molecules, numbered in the order in which they were asked for.
+        rejected: the others, with the reason of the first scheme that rejects each.
+        names: the folders of the schemes, which say what the features are made by.
     """
 
-    def __init__(self, folder: Path) -> None:
-        description = json.loads((folder / "store.json").read_text())
-        self.folder = folder
-        self.rejected: Mapping[str, str] = description["rejected"]
-        self.row_of: Mapping[str, int] = {smiles: row for row, smiles in enumerate(description["molecules"])}
-        self._declared = {name: Column(**column) for name, column in description["columns"].items()}
-        self._values = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in self._declared}
-        self._ptr = {name: np.load(folder / f"{name}.ptr.npy") for name in self._declared}
-        self._num_atoms: NDArray[np.int64] = np.load(folder / "num_atoms.npy")
+    def __init__(self, wanted: Mapping[str, int], found: Sequence[_Found]) -> None:
+        self.names = tuple(scheme.folder.path.name for scheme in found)
+        first_reason: dict[str, str] = {}
+        for scheme in found:
+            first_reason = {**scheme.rejected, **first_reason}
+        self.rejected: Mapping[str, str] = {smiles: first_reason[smiles] for smiles in wanted if smiles in first_reason}
+        kept = [smiles for smiles in wanted if smiles not in first_reason]
+        self.row_of: Mapping[str, int] = {smiles: row for row, smiles in enumerate(kept)}
+        positions = np.fromiter((wanted[smiles] for smiles in kept), np.int64, len(kept))
+        self._num_atoms: NDArray[np.int64] = found[0].gathered([s.num_atoms for s in found[0].segments], positions)
+        self._groups = [group for scheme in found for group in scheme.groups(positions)]
+        columns = {name: column for scheme in found for name, column in scheme.folder.columns.items()}
+        self._order = list(columns)
+        self._indices = {name: column for name, column in columns.items() if column.indexes is not None}
 
     @classmethod
     def open_or_build(
@@ -69,196 +68,274 @@ class FeatureStore:
         workers: int = 1,
         advance: Advance = lambda done: None,
     ) -> FeatureStore:
-        """The store of these molecules under `root`, built if it is not there yet.
+        """A view over these molecules; those that the store lacks are featurised and added to it.
 
         Args:
-            root: a folder for many stores.
-            schemes: whose columns are kept; without any, molecules are only parsed and counted.
+            root: the folder of the store, for all schemes and molecules.
+            schemes: whose columns are wanted; without any, molecules are only parsed and counted.
             molecules: SMILES; duplicates are kept once.
-            workers: processes to featurise with, where there are enough molecules to pay for them.
-            advance: told of progress.
+            workers: processes to featurise with, where there is enough to do to pay for them.
+            advance: told of progress, of molecules that the store has already too if it lacks others.
 
         Raises:
-            EncoderError: two schemes fill a column of the same name.
-            OSError: the store cannot be written.
+            EncoderError: two schemes fill a column of the same name, or a scheme's rows are not what it declares.
+            OSError: the store cannot be written; it holds what it held before, and whole segments of what is new.
         """
-        unique = list(dict.fromkeys(molecules))
-        folder = root / _key(schemes, unique)
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f"{folder.name}.lock"):
-            if not folder.exists():
-                _build(folder, schemes, unique, workers, advance)
-        return cls(folder)
+        wanted = {smiles: position for position, smiles in enumerate(dict.fromkeys(molecules))}
+        folders = _folders(root, schemes)
+        found = [_Found(folder, wanted) for folder in folders]
+        lacking = [position for position, scheme in enumerate(found) if scheme.is_lacking]
+        if not lacking:
+            return cls(wanted, found)
+        with ExitStack() as locks:
+            for position in sorted(lacking, key=lambda position: folders[position].path):  # always in one order
+                folders[position].path.mkdir(parents=True, exist_ok=True)
+                locks.enter_context(FileLock(folders[position].lock))
+            for position in lacking:  # somebody else may have built meanwhile
+                found[position] = _Found(folders[position], wanted)
+                found[position].clear()
+            _build(folders, _missing(found, list(wanted)), len(wanted), workers, advance)
+            for position in lacking:
+                found[position] = _Found(folders[position], wanted)
+        unreadable = next((scheme.folder.path for scheme in found if scheme.is_lacking), None)
+        if unreadable is not None:
+            raise OSError(f"{unreadable}: what was just written cannot be read back")
+        return cls(wanted, found)
 
     def sizes(self, molecules: Sequence[str]) -> NDArray[np.int64]:
         """The number of atoms of each molecule, `(B,)`."""
-        return self._num_atoms[[self.row_of[smiles] for smiles in molecules]]
+        return self._num_atoms[self._rows(molecules)]
 
     def counts(self, molecules: Sequence[str]) -> Mapping[str, NDArray[np.int64]]:
         """The rows of each molecule per column, `(B,)`."""
-        rows = np.array([self.row_of[smiles] for smiles in molecules], dtype=np.int64)
-        return {name: ptr[rows + 1] - ptr[rows] for name, ptr in self._ptr.items()}
+        rows = self._rows(molecules)
+        counts = {name: group.count[rows] for group in self._groups for name in group.columns}
+        return {name: counts[name] for name in self._order}
 
     def batch(self, molecules: Sequence[str]) -> MoleculeBatch:
-        """The features of these molecules, in order; a molecule may stand several times."""
-        rows = np.array([self.row_of[smiles] for smiles in molecules], dtype=np.int64)
-        starts = {name: np.concatenate([[0], np.cumsum(ptr[rows + 1] - ptr[rows])]) for name, ptr in self._ptr.items()}
-        columns = {}
-        for name, declared in self._declared.items():
-            ptr, values = self._ptr[name], self._values[name]
-            slices = [values[ptr[row] : ptr[row + 1]] for row in rows] or [values[:0]]
-            joined = np.concatenate(slices)
-            if np.issubdtype(joined.dtype, np.integer):
-                joined = joined.astype(np.int64)
-            if declared.indexes:
-                counts = np.diff(starts[name])
-                shift = np.repeat(starts[declared.indexes][:-1], counts)
-                joined += shift.reshape(-1, *(1 for _ in declared.shape))
-            columns[name] = Ragged(torch.from_numpy(joined), torch.from_numpy(starts[name]))
-        return MoleculeBatch(len(rows), columns)
+        """The features of these molecules, in order; a molecule may stand several times.
+
+        Integers come as int64, floats as they are declared. What points at atoms or rows of the molecule points at
+        atoms or rows of the batch.
+
+        Raises:
+            KeyError: a molecule is not in the view.
+        """
+        rows = self._rows(molecules)
+        joined: dict[str, NDArray[Any]] = {}
+        counts: dict[str, NDArray[np.int64]] = {}
+        ptr: dict[str, NDArray[np.int64]] = {}
+        for group in self._groups:
+            count = group.count[rows]
+            offsets = _offsets(count)
+            for name in group.columns:
+                counts[name], ptr[name] = count, offsets
+            joined |= group.sliced(rows) if len(rows) < _GATHER_FROM else group.taken(rows, count, offsets)
+        if self._indices:
+            starts = {**ptr, "atom": _offsets(self._num_atoms[rows])}
+            for name, column in self._indices.items():
+                shift = starts[str(column.indexes)][:-1].repeat(counts[name])
+                joined[name] += shift.reshape(-1, *(1 for _ in column.shape))
+        return MoleculeBatch(
+            len(rows),
+            {name: Ragged(torch.from_numpy(joined[name]), torch.from_numpy(ptr[name])) for name in self._order},
+        )
 
     def write_rejected(self, path: Path) -> None:
         """The rejected molecules and their reasons as CSV."""
         with path.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("smiles", "reason"), *self.rejected.items()])
 
+    def _rows(self, molecules: Sequence[str]) -> NDArray[np.int64]:
+        return np.fromiter(map(self.row_of.__getitem__, molecules), np.int64, len(molecules))
 
-def featurise(schemes: Sequence[FeatureScheme], smiles: str) -> tuple[int, dict[str, Any]]:
-    """One molecule's number of atoms and its rows per column.
+
+class _Found:
+    """What the folder of a scheme holds of the molecules that are wanted.
+
+    Attributes:
+        segments: those that hold any.
+        segment, row: where each molecule is, `(N,)`; segment -1 where it is rejected or unknown.
+        rejected: molecules with reasons.
+    """
+
+    def __init__(self, folder: SchemeFolder, wanted: Mapping[str, int]) -> None:
+        self.folder = folder
+        self.segments: list[Segment] = []
+        self.segment = np.full(len(wanted), -1, dtype=np.int64)
+        self.row = np.zeros(len(wanted), dtype=np.int64)
+        self.rejected: dict[str, str] = {}
+        self._damaged: dict[Path, str] = {}
+        for path in folder.segments():
+            try:
+                self._look_into(path, wanted)
+            except DamagedSegmentError as error:
+                self._damaged[path] = str(error)
+
+    @property
+    def is_lacking(self) -> bool:
+        """Whether any molecule has yet to be featurised."""
+        return int((self.segment >= 0).sum()) + len(self.rejected) < len(self.segment)
+
+    def lacks(self, smiles: Sequence[str]) -> NDArray[np.bool_]:
+        """Which molecules have yet to be featurised, `(N,)`."""
+        known = np.fromiter((each in self.rejected for each in smiles), np.bool_, len(smiles))
+        return (self.segment < 0) & ~known
+
+    def clear(self) -> None:
+        """Removes damaged segments, whose molecules then are unknown, and says so. Only under the lock."""
+        for path, reason in self._damaged.items():
+            warnings.warn(f"features in {path} are damaged ({reason}) and are made anew", stacklevel=3)
+        self.folder.clear(list(self._damaged))
+
+    def gathered(self, arrays: Sequence[NDArray[np.int64]], positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """An entry for each molecule, from arrays with one entry for each molecule of a segment."""
+        segment, row = self.segment[positions], self.row[positions]
+        found = np.zeros(len(positions), dtype=np.int64)
+        for number, array in enumerate(arrays):
+            here = segment == number
+            found[here] = array[row[here]]
+        return found
+
+    def groups(self, positions: NDArray[np.int64]) -> list[_Group]:
+        """The columns, those whose molecules have equally many rows together."""
+        groups: list[_Group] = []
+        for name, column in self.folder.columns.items():
+            start = self.gathered([segment.ptr[name][:-1] for segment in self.segments], positions)
+            end = self.gathered([segment.ptr[name][1:] for segment in self.segments], positions)
+            values = [segment.values[name] for segment in self.segments]
+            like = next((g for g in groups if np.array_equal(g.start, start) and np.array_equal(g.end, end)), None)
+            if like is None:
+                like = _Group({}, {}, self.segment[positions], start, end, end - start)
+                groups.append(like)
+            like.columns[name] = column
+            like.values[name] = values
+        return groups
+
+    def _look_into(self, path: Path, wanted: Mapping[str, int]) -> None:
+        molecules, rejected = self.folder.listed(path)
+        pairs = [(wanted[smiles], row) for row, smiles in enumerate(molecules) if smiles in wanted]
+        if pairs:
+            segment = self.folder.read(path, len(molecules))
+            positions, rows = np.array(pairs, dtype=np.int64).T
+            self.segment[positions], self.row[positions] = len(self.segments), rows
+            self.segments.append(segment)
+        self.rejected |= {smiles: reason for smiles, reason in rejected.items() if smiles in wanted}
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Columns of a scheme in which each molecule has equally many rows.
+
+    Args:
+        columns: as declared.
+        values: per column, the array of each segment.
+        segment: where the rows of each molecule of the view are, `(N,)`.
+        start, end, count: which rows these are, `(N,)`.
+    """
+
+    columns: dict[str, Column]
+    values: dict[str, list[NDArray[Any]]]
+    segment: NDArray[np.int64]
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    count: NDArray[np.int64]
+
+    def sliced(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """The rows of a few molecules, slice by slice."""
+        start, end, segment = self.start[rows].tolist(), self.end[rows].tolist(), self.segment[rows].tolist()
+        joined = {}
+        for name, arrays in self.values.items():
+            slices = [arrays[s][b:e] for s, b, e in zip(segment, start, end, strict=True)]
+            joined[name] = _widened(np.concatenate(slices) if slices else self._none(name))
+        return joined
+
+    def taken(
+        self, rows: NDArray[np.int64], counts: NDArray[np.int64], offsets: NDArray[np.int64]
+    ) -> dict[str, NDArray[Any]]:
+        """The rows of many molecules, without a loop over them."""
+        source = np.arange(offsets[-1]) + (self.start[rows] - offsets[:-1]).repeat(counts)
+        segment = self.segment[rows]
+        if (segment == segment[0]).all():
+            arrays = {name: values[segment[0]] for name, values in self.values.items()}
+            return {name: _widened(array.take(source, axis=0)) for name, array in arrays.items()}
+        segment_of_row = segment.repeat(counts)
+        places = [(number, np.flatnonzero(segment_of_row == number)) for number in np.unique(segment)]
+        joined = {}
+        for name, values in self.values.items():
+            rows_of = np.empty((len(source), *self.columns[name].shape), dtype=self.columns[name].dtype)
+            for number, place in places:
+                rows_of[place] = values[number].take(source[place], axis=0)
+            joined[name] = _widened(rows_of)
+        return joined
+
+    def _none(self, name: str) -> NDArray[Any]:
+        return np.zeros((0, *self.columns[name].shape), dtype=self.columns[name].dtype)
+
+
+def _folders(root: Path, schemes: Sequence[FeatureScheme]) -> list[SchemeFolder]:
+    """The folder of each scheme, once; one for molecules that are only parsed where there is no scheme.
 
     Raises:
-        RejectedMoleculeError: RDKit or a scheme cannot read it; the message says why.
+        EncoderError: two schemes fill a column of the same name.
     """
-    with rdBase.BlockLogs():  # the reason is in the exception; RDKit would print it once more per row
-        molecule = Chem.MolFromSmiles(smiles)
-        if molecule is None:
-            raise RejectedMoleculeError("RDKit cannot parse it")
-        if molecule.GetNumAtoms() == 0:
-            raise RejectedMoleculeError("it has no atoms")
-        rows: dict[str, Any] = {}
-        for scheme in schemes:
-            rows |= scheme.featurise(molecule, smiles)
-    return molecule.GetNumAtoms(), rows
+    folders: dict[Path, SchemeFolder] = {}
+    filled_by: dict[str, str] = {}
+    for folder in [SchemeFolder(root, scheme) for scheme in schemes] or [SchemeFolder(root, None)]:
+        if folder.path in folders:
+            continue
+        clash = [name for name in folder.columns if name in filled_by]
+        if clash:
+            raise EncoderError(
+                f"feature schemes {filled_by[clash[0]]} and {folder.name} both fill the column {clash[0]}; an encoder "
+                "can read only one of them"
+            )
+        filled_by |= dict.fromkeys(folder.columns, folder.name)
+        folders[folder.path] = folder
+    return list(folders.values())
 
 
-def _key(schemes: Sequence[FeatureScheme], molecules: Sequence[str]) -> str:
-    described = [_described(scheme) for scheme in schemes]
-    content = [_FORMAT, rdBase.rdkitVersion, described, list(molecules)]
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-    return f"{'+'.join(s.name for s in schemes) or 'parsed'}-{digest.hexdigest()[:16]}"
-
-
-def _described(value: object) -> Any:
-    """A scheme, and every component inside it, with name, version, fields and the source of one from elsewhere."""
-    if is_dataclass(value) and not isinstance(value, type):
-        cls = type(value)
-        known = {
-            "name": getattr(cls, "name", None),
-            "version": getattr(cls, "version", None),
-            "source": _source_of(cls),
-        }
-        return {**known, "fields": {f.name: _described(getattr(value, f.name)) for f in fields(value)}}
-    if isinstance(value, (list, tuple)):
-        return [_described(item) for item in value]
-    return value
-
-
-def _source_of(cls: type) -> str | None:
-    """Hash of the file of a class from outside this room, whose version nobody vouches for; None for our own."""
-    if cls.__module__.startswith("encoders."):
-        return None
-    imported = getattr(sys.modules.get(cls.__module__), "__molgraft_source__", None)
-    source = inspect.getsourcefile(cls)
-    if imported is None and source is not None:
-        imported = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16]
-    return imported or cls.__module__
+def _missing(found: Sequence[_Found], molecules: Sequence[str]) -> dict[tuple[int, ...], list[str]]:
+    """By positions of the schemes that lack them, the molecules to featurise."""
+    lacking = [scheme.lacks(molecules) for scheme in found]
+    missing: dict[tuple[int, ...], list[str]] = {}
+    for row in np.flatnonzero(np.logical_or.reduce(lacking)).tolist():
+        positions = tuple(position for position, lacks in enumerate(lacking) if lacks[row])
+        missing.setdefault(positions, []).append(molecules[row])
+    return missing
 
 
 def _build(
-    folder: Path, schemes: Sequence[FeatureScheme], molecules: Sequence[str], workers: int, advance: Advance
+    folders: Sequence[SchemeFolder],
+    missing: Mapping[tuple[int, ...], Sequence[str]],
+    total: int,
+    workers: int,
+    advance: Advance,
 ) -> None:
-    columns: dict[str, Column] = {}
-    for scheme in schemes:
-        clash = columns.keys() & scheme.columns().keys()
-        if clash:
-            raise EncoderError(f"feature scheme {scheme.name} fills {', '.join(sorted(clash))}, as another one does")
-        columns |= scheme.columns()
-    kept: list[str] = []
-    rejected: dict[str, str] = {}
-    num_atoms: list[int] = []
-    pieces: dict[str, list[NDArray[Any]]] = {name: [] for name in columns}
-    for smiles, outcome in zip(molecules, _outcomes(schemes, molecules, workers, advance), strict=True):
-        if isinstance(outcome, str):
-            rejected[smiles] = outcome
-            continue
-        size, rows = outcome
-        kept.append(smiles)
-        num_atoms.append(size)
-        for name in columns:
-            pieces[name].append(rows[name])
-
-    partial_folder = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        for name, column in columns.items():
-            empty = np.zeros((0, *column.shape), dtype=column.dtype)
-            lengths = [len(piece) for piece in pieces[name]]
-            np.save(partial_folder / f"{name}.npy", _narrowed(name, column, np.concatenate([empty, *pieces[name]])))
-            np.save(partial_folder / f"{name}.ptr.npy", np.cumsum([0, *lengths], dtype=np.int64))
-        np.save(partial_folder / "num_atoms.npy", np.array(num_atoms, dtype=np.int64))
-        described = {name: asdict(column) for name, column in columns.items()}
-        contents = {"columns": described, "molecules": kept, "rejected": rejected}
-        (partial_folder / "store.json").write_text(json.dumps(contents))
-        partial_folder.chmod(0o755)  # mkdtemp makes folders that only the owner can read
-        os.replace(partial_folder, folder)
-    except BaseException:
-        shutil.rmtree(partial_folder, ignore_errors=True)
-        raise
+    """Featurises what is missing, and appends a segment to each scheme for every so many molecules."""
+    known = total - sum(map(len, missing.values()))
+    if missing and known:
+        advance(known)
+    schemes = [folder.scheme for folder in folders if folder.scheme is not None]
+    # Where there is no scheme, molecules are parsed only.
+    wanted: Mapping[tuple[int, ...], Sequence[str]] = missing if schemes else {(): missing.get((0,), [])}
+    pending: list[list[Rows]] = [[] for _ in folders]
+    for positions, parts in featurise_many(schemes, wanted, workers, advance):
+        for position, part in zip(positions or (0,), parts, strict=True):
+            pending[position].append(part)
+            if sum(len(part.molecules) + len(part.rejected) for part in pending[position]) >= _SEGMENT:
+                folders[position].append(pending[position])
+                pending[position] = []
+    for folder, left in zip(folders, pending, strict=True):
+        if left:
+            folder.append(left)
 
 
-def _narrowed(name: str, column: Column, values: NDArray[Any]) -> NDArray[Any]:
-    """The values in the column's type, which must hold them all.
-
-    Raises:
-        EncoderError: it does not; they would wrap around silently.
-    """
-    narrow = values.astype(column.dtype)
-    if np.issubdtype(narrow.dtype, np.integer) and not np.array_equal(narrow, values):
-        raise EncoderError(
-            f"column {name} is declared as {column.dtype}, too narrow for its values {values.min()} to {values.max()}"
-        )
-    return narrow
+def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return offsets
 
 
-def _outcomes(
-    schemes: Sequence[FeatureScheme], molecules: Sequence[str], workers: int, advance: Advance
-) -> Iterator[tuple[int, dict[str, Any]] | str]:
-    """Per molecule its features, or the reason why it has none."""
-    chunks = [molecules[start : start + _CHUNK] for start in range(0, len(molecules), _CHUNK)]
-    if workers > 1 and len(molecules) >= _PARALLEL_FROM:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            done = pool.map(_featurise_chunk, repeat(tuple(schemes)), chunks)
-            yield from chain.from_iterable(_told(done, advance))
-    else:
-        done = map(partial(_featurise_chunk, tuple(schemes)), chunks)
-        yield from chain.from_iterable(_told(done, advance))
-
-
-def _told(chunks: Iterator[list[Any]], advance: Advance) -> Iterator[list[Any]]:
-    for chunk in chunks:
-        advance(len(chunk))
-        yield chunk
-
-
-def _featurise_chunk(
-    schemes: Sequence[FeatureScheme], molecules: Sequence[str]
-) -> list[tuple[int, dict[str, Any]] | str]:
-    outcomes: list[tuple[int, dict[str, Any]] | str] = []
-    for smiles in molecules:
-        try:
-            outcomes.append(featurise(schemes, smiles))
-        except RejectedMoleculeError as error:
-            outcomes.append(str(error))
-        except Exception as error:
-            error.add_note(f"while featurising {smiles[:200]!r}")
-            raise
-    return outcomes
+def _widened(values: NDArray[Any]) -> NDArray[Any]:
+    return values.astype(np.int64) if values.dtype.kind in "iu" else values

@@ -242,7 +242,7 @@ class OneTokenModule(ProjectorModule):
     def __init__(self, linear):
         super().__init__()
         self.linear = linear
-    def forward(self, encoding):
+    def forward(self, encoding, context=None):
         rows = encoding["graph"]
         return SoftTokens(self.linear(rows.values), rows.ptr)
 """,

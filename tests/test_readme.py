@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import QUICK, REPOSITORY
@@ -47,6 +48,33 @@ def test_the_projector_of_the_readme_trains_as_a_plugin(
     result = json.loads(capsys.readouterr().out)
     assert result["projector"] == "mean"
     assert result["evaluations"][0]["reliance"]["value"] is not None
+
+
+def test_the_projector_of_the_readme_holds_to_what_every_projector_must(workplace: Path) -> None:
+    (workplace / "parts").mkdir()
+    source = block("python", "class Mean(")
+    assert source.count("\n") <= 60
+    (workplace / "parts" / "mean.py").write_text(source)
+    exec(compile(block("python", "check_projector("), "README.md", "exec"), {})
+
+
+def test_the_study_of_the_readme_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    (workplace / "parts").mkdir()
+    (workplace / "parts" / "mean.py").write_text(block("python", "class Mean("))
+    (workplace / "mean-or-atoms.yaml").write_text(block("yaml", "name: mean-or-atoms"))
+    monkeypatch.setenv("MOLGRAFT_PLUGINS", "parts")
+    arguments = [argument for argument in quick() if argument != "--json"]
+    assert _status(["study", "mean-or-atoms.yaml", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "atoms" in printed
+    assert "mean" in printed
+    results = [json.loads(path.read_text()) for path in Path("runs").glob("*/result.json")]
+    assert sorted((result["projector"], result["seed"]) for result in results) == [
+        ("linear", 0),
+        ("linear", 1),
+        ("mean", 0),
+        ("mean", 1),
+    ]
 
 
 def test_a_data_set_of_ones_own_needs_only_the_lines_of_the_readme(

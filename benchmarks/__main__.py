@@ -1,0 +1,38 @@
+"""Measures one thing: `python -m benchmarks NAME [--rounds N] [--check]`.
+
+Each benchmark asserts that both sides give the same, then times them in turn in this process and prints the median of
+the rounds' ratios. What was found is kept in `results/benchmarks/<machine>.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: both sides are timed by the CPU time of one thread
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
+    parser.add_argument("name", choices=("featurise", "collate", "encode-forward", "featurise-everything"))
+    parser.add_argument("--rounds", type=int, default=9, help="how often each side is timed")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where a ratio is below half of the goal")
+    parser.add_argument("--limit", type=int, help="featurise-everything: at most so many molecules of each set")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="featurise-everything: processes")
+    parser.add_argument("--no-write", action="store_true", help="keep nothing in results/benchmarks")
+    options = parser.parse_args()
+
+    from benchmarks import collate, encode_forward, everything, featurise
+    from benchmarks.measure import report
+
+    if options.name == "featurise-everything":
+        return everything.run(options.limit, options.workers, write=not options.no_write)
+    run = {"featurise": featurise.run, "collate": collate.run, "encode-forward": encode_forward.run}[options.name]
+    return report(options.name, run(options.rounds), check=options.check, write=not options.no_write)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

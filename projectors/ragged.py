@@ -1,0 +1,62 @@
+"""Ragged rows as projectors use them: pooled to one per molecule, padded to a block, or put one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from encoders.base import Ragged
+from projectors.base import SoftTokens
+
+Activation = Literal["relu", "gelu", "silu"]
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+
+
+def mean_rows(rows: Ragged) -> Tensor:
+    """The mean row of each molecule, `(B, width)`; zeros for one without rows."""
+    summed = rows.values.new_zeros((rows.ptr.numel() - 1, rows.values.shape[1]))
+    summed = summed.index_add(0, rows.molecule_of_row(), rows.values)
+    return summed / rows.counts().clamp(min=1)[:, None].to(summed.dtype)
+
+
+def dense(rows: Ragged) -> tuple[Tensor, Tensor]:
+    """Rows in a block `(B, longest, width)` with zeros at the end, and where they are, `(B, longest)` bool."""
+    counts = rows.counts()
+    longest = max(int(counts.max()) if counts.numel() else 0, 1)
+    present = torch.arange(longest, device=counts.device)[None] < counts[:, None]
+    block = rows.values.new_zeros((counts.numel(), longest, rows.values.shape[1]))
+    return block.masked_scatter(present[..., None], rows.values), present
+
+
+def equal_tokens(block: Tensor) -> SoftTokens:
+    """As many tokens for every molecule, `(B, T, d_llm)`, as soft tokens."""
+    size, count, width = block.shape
+    return SoftTokens(block.reshape(size * count, width), torch.arange(size + 1, device=block.device) * count)
+
+
+def joined(parts: Sequence[Ragged]) -> SoftTokens:
+    """The rows of several levels, molecule by molecule: all of a molecule's first level, then its second, ..."""
+    counts = torch.stack([part.counts() for part in parts])
+    ptr = torch.cat([counts.new_zeros(1), counts.sum(dim=0).cumsum(0)])
+    before = torch.cat([counts.new_zeros((1, counts.shape[1])), counts.cumsum(dim=0)[:-1]])
+    width = parts[0].values.shape[1]
+    embeds = parts[0].values.new_zeros((int(counts.sum()), width))
+    for part, offset in zip(parts, before, strict=True):
+        molecule = part.molecule_of_row()
+        inside = torch.arange(len(part.values), device=ptr.device) - part.ptr[molecule]
+        embeds = embeds.index_copy(0, ptr[molecule] + offset[molecule] + inside, part.values)
+    return SoftTokens(embeds, ptr)
+
+
+def mlp(width: int, out: int, depth: int, activation: Activation = "gelu", hidden: int | None = None) -> nn.Module:
+    """`depth` linear maps with an activation between each two; hidden layers are as wide as the end if not said."""
+    widths = [width, *([hidden or out] * (depth - 1)), out]
+    layers: list[nn.Module] = []
+    for position in range(depth):
+        layers += [_ACTIVATIONS[activation]()] if position else []
+        layers.append(nn.Linear(widths[position], widths[position + 1]))
+    return nn.Sequential(*layers)
