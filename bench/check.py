@@ -33,14 +33,14 @@ def inspect(config: RunConfig, runtime: Runtime, catalogue: Catalogue) -> dict[s
     Raises:
         ConfigError: the parts do not fit together, or the configuration cannot be used.
     """
-    levels = wire(config.encoder, config.projector)
     missing: list[str] = []
+    for part, declared in (("encoder", config.encoder), ("projector", config.projector)):
+        _collect(missing, lambda d=declared, p=part: contents(d.sources(), replace(runtime, offline=True), p))
+    levels = wire(config.encoder, config.projector)
     examples = {split: _examples(config, split, catalogue, missing) for split in _splits(config)}
     for task in config.evaluation_tasks():
         for protocol in config.evaluation.protocols:
             _collect(missing, lambda p=protocol, t=task: p.identity(t.answer))
-    for part, declared in (("encoder", config.encoder), ("projector", config.projector)):
-        _collect(missing, lambda d=declared, p=part: contents(d.sources(), replace(runtime, offline=True), p))
     model = _model(config, levels, runtime, missing)
     training = subset(examples["train"], config.limits.train)
     return {

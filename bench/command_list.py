@@ -83,8 +83,8 @@ def _matrix(components: Registry) -> list[dict[str, Any]]:
     return [
         {
             "name": encoder,
-            "projectors": [projector for projector, reason in row.items() if reason is None],
-            "refused": {projector: reason for projector, reason in row.items() if reason is not None},
+            "projectors": {name: dict(fit.settings) for name, fit in row.items() if fit.settings is not None},
+            "refused": {name: fit.reason for name, fit in row.items() if fit.settings is None},
         }
         for encoder, row in wiring_matrix(components).items()
     ]

@@ -96,6 +96,7 @@ def encode_table(
     Raises:
         UserError: a level is unknown, or no molecule is left.
     """
+    contents(encoder.sources(), runtime, "--weights")  # a hub model must be here before it can say what it provides
     provided = encoder.provides()
     unknown = [level for level in levels if level not in provided]
     if unknown:
@@ -105,7 +106,6 @@ def encode_table(
         raise UserError(f"encoder {encoder.name} provides no level, so there is nothing to write")
     chosen = tuple(levels) or tuple(provided)
     texts = [cell or "" for cell in table.column(column)]
-    contents(encoder.sources(), runtime, "--weights")
     store = _features(encoder, texts, runtime)
     rejected = {row: store.rejected[text] for row, text in enumerate(texts) if text in store.rejected}
     kept = np.array([row for row in range(len(texts)) if row not in rejected], dtype=np.int64)

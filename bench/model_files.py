@@ -54,6 +54,7 @@ def from_hub(name: str, revision: str | None, runtime: Runtime, setting: str) ->
     """
     from huggingface_hub import snapshot_download
 
+    # Weights come as safetensors where there are any; `.bin` files beside them would be downloaded for nothing.
     allowed = [pattern for pattern in _MODEL_FILES if pattern != "*.bin"]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=allowed, local_files_only=True))
@@ -61,7 +62,10 @@ def from_hub(name: str, revision: str | None, runtime: Runtime, setting: str) ->
         if runtime.offline:
             raise ConfigError(setting, f"{name} is not in the local hub cache, and --offline is set") from error
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=allowed))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=allowed))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(_MODEL_FILES)))
+        return folder
     except Exception as error:  # the hub's client raises its own, httpx's and urllib3's errors; each means the same
         message = f"{name} is not in the local hub cache and cannot be downloaded: {first_line(error)}"
         raise ConfigError(setting, message) from error

@@ -91,14 +91,14 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
     Raises:
         UserError: anything is missing, does not fit together, or too many rows are unusable.
     """
-    levels = wire(config.encoder, config.projector)
-    for task in config.evaluation_tasks():
-        for protocol in config.evaluation.protocols:
-            protocol.identity(task.answer)  # a missing tokenizer must not be found out after hours of training
     files = {
         part: contents(declared.sources(), runtime, part)
         for part, declared in (("encoder", config.encoder), ("projector", config.projector))
     }
+    levels = wire(config.encoder, config.projector)
+    for task in config.evaluation_tasks():
+        for protocol in config.evaluation.protocols:
+            protocol.identity(task.answer)  # a missing tokenizer must not be found out after hours of training
     reader = _Reader(config, catalogue or Catalogue())
     stages = tuple(reader.stage(stage) for stage in config.stages)
     evaluations = tuple(reader.evaluation(task) for task in config.evaluation_tasks())

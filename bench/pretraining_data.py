@@ -14,6 +14,7 @@ from bench.errors import ConfigError, UserError
 from bench.identity import content_hash
 from bench.model_files import HUB_NAME, contents, files_identity, from_hub
 from bench.pretraining_config import DataPart, PretrainingConfig
+from bench.provenance import package_version
 from bench.run_store import read_json, write_json, write_text
 from bench.runtime import Runtime
 from encoders.cleaning import connectivity
@@ -230,9 +231,7 @@ class _Reader:
         self, what: str, compute: Callable[[str], str | None], smiles: Sequence[str], settings: object = None
     ) -> list[str | None]:
         """`compute` of each SMILES, remembered in the cache, since it takes seconds for each ten thousand."""
-        from rdkit import rdBase
-
-        key = content_hash([what, rdBase.rdkitVersion, settings, list(smiles)])
+        key = content_hash([what, package_version("rdkit"), settings, list(smiles)])
         remembered = self._runtime.cache_folder("molecules") / f"{key}.json"
         if remembered.exists():
             known: list[str | None] = read_json(remembered)

@@ -93,7 +93,7 @@ def compare(
 
 def report(name: str, results: Iterable[Result], *, check: bool, write: bool) -> int:
     """Prints and keeps results; 1 where `check` finds a ratio too low, or the machine too busy to say."""
-    found, failed = [], False
+    found, failed, steady = [], False, True
     for result in results:
         found.append(asdict(result))
         print(
@@ -103,11 +103,11 @@ def report(name: str, results: Iterable[Result], *, check: bool, write: bool) ->
         )
         if result.spread > _MOST_SPREAD:
             print(f"  UNSTEADY: the reference's rounds differ by a factor of {result.spread}; run it again")
-            failed = True
+            failed, steady = True, False
         if result.ratio < result.least:
             print(f"  BELOW the least ratio, {result.least}")
             failed = True
-    if write:
+    if write and steady:
         keep(name, {"results": found})
     return 1 if check and failed else 0
 

@@ -29,8 +29,8 @@ SOURCE_ATTRIBUTE = "__molgraft_source__"
 """Where the module of a plug-in file keeps the hash of the file as it was when it was imported."""
 
 _CHUNK = 1_000
-# Seconds of work left, alone, from which other processes are started; each takes 1.5 to 3 seconds to import torch.
-_PARALLEL_FROM = 6.0
+# Seconds of work left, alone, from which other processes are started; each takes 2 to 4 seconds to import torch.
+_PARALLEL_FROM = 8.0
 
 Advance = Callable[[int], None]
 """Told how many molecules have just been done."""

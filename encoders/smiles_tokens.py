@@ -83,7 +83,6 @@ class SmilesTokens(FeatureScheme):
         if self.model == SMALL:
             tokens = small_tokens(smiles)
             return [*tokens[: self.max_length - 1], END] if cut else tokens
-        # Without `truncation` a tokenizer would still cut as its file says.
         how: dict[str, Any] = {"truncation": cut, "max_length": self.max_length if cut else None}
         found: list[int] = tokenizer_of(self.model)(smiles, verbose=False, **how)["input_ids"]
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import ClassVar, Self
 
 from encoders.base import Counts, Encoder, EncoderError, EncoderModule, FeatureScheme, Level
@@ -27,7 +27,7 @@ class Random(Encoder):
         return cls(of=Gin.small())
 
     def __post_init__(self) -> None:
-        if getattr(self.of, "weights", None) is not None:
+        if _names_weights(self.of):
             raise EncoderError(f"encoder random: `of: {self.of.name}` names weights; a random encoder has none")
 
     @property
@@ -49,3 +49,12 @@ class Random(Encoder):
 
     def build(self) -> EncoderModule:  # noqa: D102 - inherited
         return self.of.build().requires_grad_(False)
+
+
+def _names_weights(value: object) -> bool:
+    """Whether a declaration, or one inside it, names pretrained weights."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return False
+    if getattr(value, "weights", None) is not None:
+        return True
+    return any(_names_weights(getattr(value, inside.name)) for inside in fields(value))

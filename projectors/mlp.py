@@ -12,7 +12,7 @@ from torch import nn
 
 from encoders.base import Counts, Level, MoleculeEncoding
 from projectors.base import Context, Projector, ProjectorModule, SoftTokens
-from projectors.ragged import Activation, mlp
+from projectors.ragged import Activation, layers_of, mlp
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,10 +47,10 @@ class Mlp(Projector):
         return ("layer:*",) if self.layers == "all" else (self.level,)
 
     def tokens(self, rows: Counts, size: int) -> NDArray[np.int64]:  # noqa: D102 - inherited
-        return rows["layer:0" if self.layers == "all" else self.level]
+        return rows[layers_of(rows)[0] if self.layers == "all" else self.level]
 
     def build(self, widths: Mapping[Level, int], llm_width: int) -> ProjectorModule:  # noqa: D102 - inherited
-        levels = tuple(widths) if self.layers == "all" else (self.level,)
+        levels = layers_of(widths) if self.layers == "all" else (self.level,)
         width = sum(widths[level] for level in levels)
         return MlpModule(levels, mlp(width, llm_width, self.depth, self.activation, self.hidden))
 

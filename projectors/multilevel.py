@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from encoders.base import Counts, EncoderError, Level, MoleculeEncoding, Ragged
 from projectors.base import Context, Projector, ProjectorModule, SoftTokens
-from projectors.ragged import Activation, dense, equal_tokens, mlp
+from projectors.ragged import Activation, dense, equal_tokens, layers_of, mlp
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,11 +59,10 @@ class Multilevel(Projector):
         return ("layer:*", "motif") if self.motifs else ("layer:*",)
 
     def tokens(self, rows: Counts, size: int) -> NDArray[np.int64]:  # noqa: D102 - inherited
-        layers = sum(level.startswith("layer:") for level in rows)
-        return np.full(size, self.queries * (layers + self.motifs), dtype=np.int64)
+        return np.full(size, self.queries * (len(layers_of(rows)) + self.motifs), dtype=np.int64)
 
     def build(self, widths: Mapping[Level, int], llm_width: int) -> ProjectorModule:  # noqa: D102 - inherited
-        layers = tuple(sorted((lv for lv in widths if lv.startswith("layer:")), key=lambda level: int(level[6:])))
+        layers = layers_of(widths)
         found = {widths[level] for level in layers}
         if len(found) > 1:
             raise EncoderError(
@@ -76,7 +75,7 @@ class Multilevel(Projector):
 
 
 class MultilevelModule(ProjectorModule):
-    """All layers that share an attention are one call of it, with the layers' molecules side by side."""
+    """Queries of all layers are answered at once, whether the layers share an attention or not."""
 
     def __init__(
         self, declaration: Multilevel, layers: tuple[Level, ...], width: int, motif_width: int | None, llm_width: int
@@ -103,11 +102,10 @@ class MultilevelModule(ProjectorModule):
 
     def normed(self, encoding: MoleculeEncoding) -> Tensor:
         """What the MLP maps, `(B, tokens, width)`."""
-        of_layers = [self._layer(position, encoding[level]) for position, level in enumerate(self.layers)]
-        parts = of_layers
+        parts = [self._of_layers([encoding[level] for level in self.layers])]
         if self.motif_map is not None:
-            motifs = self._motifs(encoding["motif"])
-            parts = [motifs, *of_layers] if self.declaration.motif_position == "first" else [*of_layers, motifs]
+            motifs = self._of_motifs(encoding["motif"])
+            parts = [motifs, *parts] if self.declaration.motif_position == "first" else [*parts, motifs]
         tokens = torch.cat(parts, dim=1)
         # In full precision whatever the rows are in, as there.
         normed = nn.functional.layer_norm(
@@ -115,24 +113,55 @@ class MultilevelModule(ProjectorModule):
         )
         return normed.to(tokens.dtype)
 
-    def _layer(self, position: int, rows: Ragged) -> Tensor:
-        attention = self.attentions[position if len(self.attentions) > 1 else 0]
-        return _attended(attention, self.query_tokens[position], rows)
+    def _of_layers(self, layers: Sequence[Ragged]) -> Tensor:
+        block, present = dense(Ragged(torch.stack([rows.values for rows in layers], dim=1), layers[0].ptr))
+        return _attended(self.attentions, self.query_tokens, block.movedim(2, 0).contiguous(), present).flatten(1, 2)
 
-    def _motifs(self, rows: Ragged) -> Tensor:
+    def _of_motifs(self, rows: Ragged) -> Tensor:
         assert self.motif_map is not None
-        mapped = Ragged(self.motif_map(rows.values), rows.ptr)
-        attended = _attended(self.motif_attention, self.motif_query_tokens, mapped)
-        return torch.where((rows.counts() > 0)[:, None, None], attended, self.motif_query_tokens.to(attended.dtype))
+        block, present = dense(Ragged(self.motif_map(rows.values), rows.ptr))
+        queries = self.motif_query_tokens
+        found = _attended([self.motif_attention], queries[None], block[None], present)[:, 0]
+        return torch.where(present.any(dim=1)[:, None, None], found, queries.to(found.dtype))
 
 
-def _attended(attention: nn.Module, queries: Tensor, rows: Ragged) -> Tensor:
-    """What each query finds among each molecule's rows, `(B, queries, width)`; anything finite where there is none."""
-    block, present = dense(rows)
-    absent = ~present
-    absent = absent & present.any(dim=1, keepdim=True)  # a row of nothing but absent keys would give NaN
-    expanded = queries.to(block.dtype).expand(len(block), *queries.shape)
-    if not len(block):
-        return expanded
-    found: Tensor = attention(expanded, block, block, key_padding_mask=absent, need_weights=False)[0]
-    return found
+def _attended(attentions: Iterable[nn.Module], queries: Tensor, rows: Tensor, present: Tensor) -> Tensor:
+    """Multi-head attention of each layer's queries over each molecule's rows; something finite where it has none.
+
+    Queries are the same for all molecules, so the key map is applied to them and not to every row, and the value map
+    to what they found. A bias of keys adds the same to all scores of a query and changes nothing.
+
+    Args:
+        attentions: one for all layers, or one for each of the L; as many heads in all.
+        queries: `(L, Q, width)`.
+        rows: `(L, B, longest, width)`, keys and values.
+        present: `(B, longest)` bool, which are a molecule's.
+
+    Returns:
+        `(B, L, Q, width)`.
+    """
+    weights, biases, out, out_bias, heads = _parameters(attentions, len(queries))
+    to_query, to_key, to_value = weights.unbind(dim=1)
+    query_bias, _, value_bias = biases.unbind(dim=1)
+    asked = torch.einsum("lqd,lhed->lqhe", queries, to_query) + query_bias[:, None]
+    sought = torch.einsum("lqhe,lhed->lqhd", asked * (queries.shape[2] // heads) ** -0.5, to_key)
+    scores = torch.einsum("lqhd,lbnd->lbqhn", sought, rows)
+    absent = ~present & present.any(dim=1, keepdim=True)  # a softmax over nothing but absent rows would give NaN
+    shares = scores.float().masked_fill(absent[:, None, None], -torch.inf).softmax(dim=-1).to(rows.dtype)
+    found = torch.einsum("lbqhn,lbnd->lbqhd", shares, rows)
+    values = torch.einsum("lbqhd,lhed->lbqhe", found, to_value) + value_bias[:, None, None]
+    return torch.einsum("lbqc,ldc->blqd", values.flatten(3), out) + out_bias[:, None]
+
+
+def _parameters(attentions: Iterable[nn.Module], layers: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """Weights `(L, 3, H, width / H, width)` and biases of queries, keys and values, those of the output, and H."""
+    modules = [module for module in attentions if isinstance(module, nn.MultiheadAttention)]
+    heads = modules[0].num_heads
+    width = modules[0].embed_dim
+    inside = (len(modules), 3, heads, width // heads)
+    weights = torch.stack([cast("Tensor", module.in_proj_weight) for module in modules]).view(*inside, width)
+    biases = torch.stack([cast("Tensor", module.in_proj_bias) for module in modules]).view(inside)
+    out = torch.stack([module.out_proj.weight for module in modules])
+    out_bias = torch.stack([module.out_proj.bias for module in modules])
+    found = (tensor.expand(layers, *tensor.shape[1:]) for tensor in (weights, biases, out, out_bias))
+    return (*found, heads)  # type: ignore[return-value]

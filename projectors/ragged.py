@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from encoders.base import Ragged
+from encoders.base import Level, Ragged
 from projectors.base import SoftTokens
 
 Activation = Literal["relu", "gelu", "silu"]
@@ -18,18 +18,27 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": nn.
 
 def mean_rows(rows: Ragged) -> Tensor:
     """The mean row of each molecule, `(B, width)`; zeros for one without rows."""
-    summed = rows.values.new_zeros((rows.ptr.numel() - 1, rows.values.shape[1]))
-    summed = summed.index_add(0, rows.molecule_of_row(), rows.values)
-    return summed / rows.counts().clamp(min=1)[:, None].to(summed.dtype)
+    # Summed in full precision: in bfloat16 the sum of some hundred rows would lose the last of them.
+    values = rows.values if rows.values.dtype == torch.float64 else rows.values.float()
+    summed = values.new_zeros((rows.ptr.numel() - 1, values.shape[1]))
+    summed = summed.index_add(0, rows.molecule_of_row(), values)
+    return (summed / rows.counts().clamp(min=1)[:, None]).to(rows.values.dtype)
 
 
 def dense(rows: Ragged) -> tuple[Tensor, Tensor]:
-    """Rows in a block `(B, longest, width)` with zeros at the end, and where they are, `(B, longest)` bool."""
+    """Rows in a block `(B, longest, ...)` with zeros at the end, and where they are, `(B, longest)` bool."""
     counts = rows.counts()
     longest = max(int(counts.max()) if counts.numel() else 0, 1)
     present = torch.arange(longest, device=counts.device)[None] < counts[:, None]
-    block = rows.values.new_zeros((counts.numel(), longest, rows.values.shape[1]))
-    return block.masked_scatter(present[..., None], rows.values), present
+    molecule = rows.molecule_of_row()
+    place = torch.arange(len(molecule), device=counts.device) - rows.ptr[molecule] + molecule * longest
+    block = rows.values.new_zeros((counts.numel() * longest, *rows.values.shape[1:]))
+    return block.index_copy(0, place, rows.values).unflatten(0, present.shape), present  # type: ignore[no-untyped-call]
+
+
+def layers_of(levels: Iterable[Level]) -> tuple[Level, ...]:
+    """The levels `layer:k` among these, in the order of k."""
+    return tuple(sorted((level for level in levels if level.startswith("layer:")), key=lambda level: int(level[6:])))
 
 
 def equal_tokens(block: Tensor) -> SoftTokens:

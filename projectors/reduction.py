@@ -35,6 +35,7 @@ class Reduction(Projector):
         per_level: a map for each level, as in HIGHT (`multimodal_projector/builder.py:38-43`), not one for all.
         cap: with `none`, the most rows of a level that become tokens, evenly spread over its rows; None for no limit.
             What it leaves out is counted.
+        level_embedding: whether tokens also carry a learned vector of their level, which starts at zero.
     """
 
     name: ClassVar[str] = "reduction"
@@ -49,12 +50,15 @@ class Reduction(Projector):
     hidden: Annotated[int, Ge(1)] | None = None
     per_level: bool = False
     cap: Annotated[int, Ge(1)] | None = None
+    level_embedding: bool = False
 
     def __post_init__(self) -> None:
         if len(set(self.levels)) < len(self.levels):
             raise EncoderError(f"projector reduction: levels names one twice: {', '.join(self.levels)}")
         if self.cap is not None and self.strategy != "none":
             raise EncoderError("projector reduction: `cap` needs `strategy: none`; means have nothing to leave out")
+        if self.level_embedding and self.strategy == "all":
+            raise EncoderError("projector reduction: `level_embedding` with `strategy: all`, whose token has no level")
 
     @classmethod
     def small(cls) -> Self:  # noqa: D102 - inherited
@@ -101,6 +105,8 @@ class ReductionModule(ProjectorModule):
                 for level in mapped
             }
         )
+        named = declaration.levels if declaration.level_embedding else ()
+        self.level_embeddings = nn.ParameterDict({level: nn.Parameter(torch.zeros(llm_width)) for level in named})
 
     def forward(self, encoding: MoleculeEncoding, context: Context | None = None) -> SoftTokens:
         """See `ProjectorModule.forward`."""
@@ -120,7 +126,7 @@ class ReductionModule(ProjectorModule):
 
     def _mapped(self, level: Level, rows: Tensor) -> Tensor:
         found: Tensor = (self.maps[level] if level in self.maps else self.maps[self.declaration.levels[0]])(rows)
-        return found
+        return found + self.level_embeddings[level] if level in self.level_embeddings else found
 
     def _finished(self, level: Level, means: Tensor) -> Tensor:
         """Means as tokens: mapped now, unless the rows were mapped before."""

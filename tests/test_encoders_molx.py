@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -191,6 +192,10 @@ def test_small_tokens_are_those_written_down() -> None:
         symbol = Chem.GetPeriodicTable().GetElementSymbol(number)
         assert spelled(f"[{symbol}]") == ["[", symbol, "]"]
     # Ids are part of what a trained model is: a vocabulary in another order would be another tokenizer.
+    assert (len(VOCABULARY), hashlib.sha256(" ".join(VOCABULARY).encode()).hexdigest()[:16]) == (
+        206,
+        "ed59514352aac99d",
+    )
     assert small_tokens("CC(=O)[nH]") == [0, 37, 37, 10, 31, 49, 11, 61, 80, 42, 63, 2]
 
 

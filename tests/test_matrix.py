@@ -31,7 +31,8 @@ SETTINGS = (
 def pair(encoder: str, projector: str) -> RunConfig:
     config = load_config("demo", SETTINGS, COMPONENTS)
     parts = COMPONENTS.get("encoder", encoder).small(), COMPONENTS.get("projector", projector).small()
-    return replace(config, name=f"{encoder}-{projector}", encoder=parts[0], projector=parts[1])
+    fitted = replace(parts[1], **(MATRIX[encoder][projector].settings or {}))
+    return replace(config, name=f"{encoder}-{projector}", encoder=parts[0], projector=fitted)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("encoder", "projector"),
-    [(encoder, projector) for encoder, row in MATRIX.items() for projector, reason in row.items() if reason is None],
+    [
+        (encoder, projector)
+        for encoder, row in MATRIX.items()
+        for projector, fit in row.items()
+        if fit.settings is not None
+    ],
 )
 def test_a_pair_that_fits_trains_generates_and_scores(
     encoder: str, projector: str, runs: Path, session_cache: Path
@@ -61,7 +67,7 @@ def test_a_pair_that_fits_trains_generates_and_scores(
 
 @pytest.mark.parametrize(
     ("encoder", "projector"),
-    [(encoder, projector) for encoder, row in MATRIX.items() for projector, reason in row.items() if reason],
+    [(name, other) for name, row in MATRIX.items() for other, fit in row.items() if fit.settings is None],
 )
 def test_a_pair_that_does_not_fit_is_refused_before_anything_is_built(
     encoder: str, projector: str, tmp_path: Path

@@ -48,6 +48,10 @@ FORMS: dict[str, Any] = {
         for strategy, levels in (("hierarchical", ("motif",)), ("all", ("graph", "atom")), ("none", ("motif", "graph")))
     },
     "reduction with a cap": Reduction(cap=5),
+    "reduction with names of levels": Reduction(level_embedding=True),
+    "reduction hierarchical with names of levels": Reduction(
+        strategy="hierarchical", pool="after", per_level=True, level_embedding=True
+    ),
 }
 
 
@@ -67,6 +71,8 @@ def test_described_motifs_may_be_of_another_width() -> None:
         Reduction(levels=("atom", "atom"))
     with pytest.raises(EncoderError, match="`cap` needs `strategy: none`"):
         Reduction(strategy="all", cap=3)
+    with pytest.raises(EncoderError, match="whose token has no level"):
+        Reduction(strategy="all", level_embedding=True)
 
 
 # Ragged rows
@@ -108,6 +114,55 @@ def test_levels_stand_one_after_the_other_in_each_molecule(counts: list[tuple[in
     for number in range(len(counts)):
         mine = torch.cat([part.values[part.ptr[number] : part.ptr[number + 1]] for part in parts])
         assert torch.equal(tokens.embeds[tokens.ptr[number] : tokens.ptr[number + 1]], mine)
+
+
+def test_a_mean_in_low_precision_is_of_all_rows() -> None:
+    rows = Ragged(torch.full((574, 2), 1.5, dtype=torch.bfloat16), torch.tensor([0, 574]))
+    assert mean_rows(rows).dtype == torch.bfloat16
+    assert mean_rows(rows).tolist() == [[1.5, 1.5]]
+
+
+# Tokens of any molecules
+
+molecules = st.lists(st.tuples(st.one_of(st.just(1), st.just(574), st.integers(1, 40)), st.integers(0, 9)), max_size=5)
+
+
+@given(molecules, st.sampled_from(sorted([*FORMS, "mlp", "multilevel", "linear"])))
+@settings(deadline=None, max_examples=150)
+def test_tokens_are_as_many_as_declared_for_any_molecules(counts: list[tuple[int, int]], name: str) -> None:
+    projector = FORMS.get(name) or {"mlp": Mlp(), "multilevel": Multilevel.small(), "linear": Linear()}[name]
+    layers = {f"layer:{k}": 6 for k in range(3)}
+    encoding = encoding_of(counts)
+    levels = {**encoding.levels, **dict.fromkeys(layers, encoding["atom"])}
+    rows = {level: part.counts().numpy() for level, part in levels.items()}
+    module = projector.build(dict.fromkeys(levels, 6), 8).eval()
+    with torch.no_grad():
+        tokens = module(MoleculeEncoding(len(counts), levels))
+    assert torch.diff(tokens.ptr).tolist() == projector.tokens(rows, len(counts)).tolist()
+    assert tokens.embeds.shape == (int(tokens.ptr[-1]), 8)
+    assert tokens.embeds.isfinite().all()
+    if isinstance(projector, Reduction):
+        whole = replace(projector, cap=None).tokens(rows, len(counts))
+        assert (projector.tokens(rows, len(counts)) + projector.cut(rows, len(counts))).tolist() == whole.tolist()
+
+
+def test_attention_is_that_of_torch() -> None:
+    """Each layer's tokens, molecule by molecule and unpadded, from `nn.MultiheadAttention` itself."""
+    torch.manual_seed(2)
+    counts = torch.tensor([5, 1, 17])
+    ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    encoding = MoleculeEncoding(3, {f"layer:{k}": Ragged(torch.randn(23, 12), ptr) for k in range(3)})
+    projector = Multilevel(attention="per_layer", motifs=False, queries=2, heads=3, depth=1)
+    module: Any = projector.build(dict.fromkeys(encoding.levels, 12), 8)
+    for attention in module.attentions:
+        torch.nn.init.normal_(attention.in_proj_bias)
+        torch.nn.init.normal_(attention.out_proj.bias)
+    found = module.normed(encoding)
+    for number in range(3):
+        for layer, attention in enumerate(module.attentions):
+            rows = encoding[f"layer:{layer}"].values[ptr[number] : ptr[number + 1]]
+            expected = module.norm(attention(module.query_tokens[layer], rows, rows)[0])
+            assert torch.allclose(found[number, 2 * layer : 2 * layer + 2], expected, atol=1e-5)
 
 
 # Reduction
