@@ -32,12 +32,21 @@ SOURCE_ATTRIBUTE = "__molgraft_source__"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A sort of component: where its files live and what they subclass."""
+    """A sort of component: where its files live and what they subclass.
+
+    Args:
+        name: in a configuration.
+        room: the package whose modules are searched.
+        base: the class that its components subclass, as `module:Class`.
+        entry_point_group: where installed packages offer more of them.
+        also_in: another package to search, for those that need several rooms.
+    """
 
     name: str
     room: str
-    base: str  # "module:Class"
+    base: str
     entry_point_group: str
+    also_in: str | None = None
 
     @property
     def plural(self) -> str:
@@ -62,7 +71,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("encoder", "encoders", "encoders.base:Encoder", "molgraft.encoders"),
         Kind("features", "encoders", "encoders.base:FeatureScheme", "molgraft.encoders"),
         Kind("segmenter", "encoders", "encoders.base:Segmenter", "molgraft.encoders"),
-        Kind("objective", "encoders", "encoders.objectives:Objective", "molgraft.encoders"),
+        Kind("objective", "encoders", "encoders.objectives:Objective", "molgraft.encoders", "bench.objectives"),
         Kind("graph_input", "encoders", "encoders.base:GraphInput", "molgraft.encoders"),
         Kind("projector", "projectors", "projectors.base:Projector", "molgraft.projectors"),
     )
@@ -149,11 +158,11 @@ class Registry:
         return found, unavailable
 
     def _sources(self, kind: Kind) -> Iterator[tuple[str, Any]]:
-        room = importlib.import_module(kind.room)
-        for info in pkgutil.iter_modules(room.__path__):
-            if not info.ispkg:
-                name = f"{kind.room}.{info.name}"
-                yield name, lambda name=name: importlib.import_module(name)
+        for package in filter(None, (kind.room, kind.also_in)):
+            for info in pkgutil.iter_modules(importlib.import_module(package).__path__):
+                if not info.ispkg:
+                    name = f"{package}.{info.name}"
+                    yield name, lambda name=name: importlib.import_module(name)
         for point in entry_points(group=kind.entry_point_group):
             yield f"entry point {point.name}", lambda point=point: _module_of(point.load())
         for path in self._plugin_files:

@@ -161,7 +161,8 @@ class DynamicModule(ProjectorModule):
             EncoderError: a task of the context is none of the declared ones.
         """
         present = torch.stack([encoding[level].counts() > 0 for level in self.declaration.levels], dim=1)
-        logits = self._logits(encoding, context)
+        with torch.autocast(self.w.device.type, enabled=False):  # gates of 16 bits would be equal in steps of 1/128
+            logits = self._logits(encoding, context)
         if self.declaration.hard and self.training:
             logits = logits - torch.empty_like(logits).exponential_().log()  # Gumbel noise
         # The least number, not minus infinity: a molecule without any of the levels must not become NaN.

@@ -17,6 +17,7 @@ from encoders.base import EncoderError
 State = Mapping[str, Tensor]
 Layout = Literal["own", "molca", "bert"]
 
+_OBJECTIVE = "pretraining."  # before all names in the file of a pretraining with objective `qformer`
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
 # LAVIS and BERT call the attention itself `self`, the library's classes `attention`. Published files of 2018 to 2020
@@ -67,6 +68,8 @@ def translate(state: State, path: str) -> tuple[Layout, dict[str, Tensor]]:
     Raises:
         EncoderError: it is none of them.
     """
+    if any(name.startswith(_OBJECTIVE) for name in state):
+        state = {name.removeprefix(_OBJECTIVE): tensor for name, tensor in state.items()}
     if any(name.startswith("qformer.") for name in state):
         return "own", dict(state)
     if cross := next((name for name in state if ".crossattention.self." in name), None):

@@ -25,8 +25,8 @@ class Resampler(Projector):
 
     With `depth: 1` this has Qwen-VL's form (`visual.py`, Resampler): rows pass a linear map without bias and a
     LayerNorm, queries a LayerNorm; one multi-head attention, without residual or feed-forward; a LayerNorm and a linear
-    map into the language model. Its two-dimensional positions are left out, for atoms have no grid, so that tokens do
-    not depend on the order of rows. A molecule without rows is read as a single row of zeros.
+    map without bias into the language model. Its two-dimensional positions are left out, for atoms have no grid, so
+    that tokens do not depend on the order of rows. A molecule without rows is read as a single row of zeros.
 
     Args:
         level: which rows.
@@ -73,14 +73,14 @@ class ResamplerModule(ProjectorModule):
         # The LayerNorm of queries makes their scale immaterial at the start; 0.02 is Qwen-VL's.
         self.query_tokens = nn.Parameter(torch.randn(declaration.queries, width) * 0.02)
         self.rows = nn.Linear(row_width, width, bias=False)
-        self.norm_rows = nn.LayerNorm(width)
-        self.norm_queries = nn.ModuleList(nn.LayerNorm(width) for _ in range(declaration.depth))
+        self.norm_rows = nn.LayerNorm(width, eps=1e-6)
+        self.norm_queries = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for _ in range(declaration.depth))
         self.attentions = nn.ModuleList(
             nn.MultiheadAttention(width, declaration.heads, dropout=declaration.dropout, batch_first=True)
             for _ in range(declaration.depth)
         )
-        self.norm_out = nn.LayerNorm(width)
-        self.project = nn.Linear(width, llm_width)
+        self.norm_out = nn.LayerNorm(width, eps=1e-6)
+        self.project = nn.Linear(width, llm_width, bias=False)
 
     def forward(self, encoding: MoleculeEncoding, context: Context | None = None) -> SoftTokens:
         """See `ProjectorModule.forward`."""
