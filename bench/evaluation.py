@@ -12,6 +12,7 @@ from bench.collate import Collator, Layout, TokenisedExample
 from bench.generate import predict
 from bench.identity import derived_seed, evaluation_id, examples_hash, predict_id, reliance_id
 from bench.model import GraphLanguageModel
+from bench.observation import observation_missing, observe, observed_of
 from bench.parsing import to_mapping
 from bench.prepare import EvaluationData, Prepared
 from bench.run_store import RunDirectory, append_jsonl, read_json, read_jsonl, write_text
@@ -55,6 +56,8 @@ def evaluation_missing(prepared: Prepared, run: RunDirectory) -> bool:
         identity = predict_id(config, prepared.train_id, data.task, data.examples)
         if len(read_jsonl(run.predictions_file(identity))) < len(data.examples):
             return True
+        if observation_missing(config.projector, run, identity):
+            return True
         if not isinstance(_partners(prepared, data), str):
             identity = reliance_id(config, prepared.train_id, data.examples)
             if len(read_jsonl(run.reliance_file(identity))) < len(data.readable):
@@ -96,6 +99,9 @@ def ask(trained: TrainedModel, prepared: Prepared, run: RunDirectory, runtime: R
         _note_unanswerable(trained, data, {example.id for example in asked}, file)
         tokenizer_and_collator = (trained.layout.tokenizer, trained.collator)
         predict(trained.model, data.task, asked, tokenizer_and_collator, config.evaluation.generation, file, runtime)
+        if observation_missing(config.projector, run, identity):
+            size = config.evaluation.generation.batch_size
+            observe(trained.model, trained.collator, asked, size, run, identity, runtime)
         partners = _partners(prepared, data)
         if not isinstance(partners, str):
             _measure_reliance(trained, prepared, data, partners, examples, run, runtime)
@@ -125,6 +131,7 @@ def score(prepared: Prepared, run: RunDirectory, runtime: Runtime) -> list[dict[
                 "generated_tokens": sum(prediction.tokens for prediction in predictions),
                 "ended_by_length": sum(prediction.stop == "length" for prediction in predictions),
                 "scores": [score_predictions(run, identity, data.task.answer, protocol) for protocol in protocols],
+                "observed": observed_of(run, identity),
                 "reliance": reliance_summary(prepared, data, run),
             }
         )

@@ -249,6 +249,14 @@ class GraphLanguageModel(nn.Module):
         tokens: SoftTokens = self.projector(self.encode(molecules), read)
         return tokens
 
+    def observed(
+        self, input_ids: Tensor, molecules: MoleculeBatch, context: PromptContext | None = None
+    ) -> Mapping[str, Tensor]:
+        """What the projector has to say of each molecule; see `embed`."""
+        read = None if context is None else self._read(context, self.token_embedding(input_ids))
+        found: Mapping[str, Tensor] = self.projector.observe(self.encode(molecules), read)
+        return found
+
     @staticmethod
     def _read(context: PromptContext, embedded: Tensor) -> Context:
         """What the projector is told of the prompts: the mean token embedding of each."""

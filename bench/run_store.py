@@ -97,6 +97,10 @@ class RunDirectory:
         """What was asked in one evaluation and the gold answers, a line each."""
         return self.path / "predictions" / f"{predict_id}.questions.jsonl"
 
+    def observed_file(self, predict_id: str) -> Path:
+        """What the projector had to say while one evaluation was asked, such as its gates."""
+        return self.path / "predictions" / f"{predict_id}.observed.json"
+
     def scores_file(self, score_id: str) -> Path:
         """One protocol's scores of one evaluation."""
         return self.path / "scores" / f"{score_id}.json"

@@ -198,6 +198,9 @@ def _scores(directory: RunDirectory) -> Iterator[tuple[str, float]]:
             for name, estimate in score["metrics"].items():
                 if estimate["value"] is not None:
                     found[f"{asked}/{protocol}/{name}"] = estimate["value"]
+        for name, values in entry.get("observed", {}).items():
+            for position, mean in enumerate(values["mean"]):
+                found[f"{asked}/{name}/{position}"] = mean
         if entry["reliance"]["value"] is not None:
             found[f"{asked}/reliance"] = entry["reliance"]["value"]
     yield from found.items()

@@ -71,6 +71,8 @@ class Projector(ABC):
     version: ClassVar[int] = 1
     places_tokens: ClassVar[bool] = True
     reads_context: ClassVar[bool] = False
+    observes: ClassVar[bool] = False
+    """Whether the module's `observe` has something to write down."""
     reads_molecules: ClassVar[bool] = True
     """False for a control whose tokens do not depend on what the levels hold."""
     adjustable_width: ClassVar[str | None] = None

@@ -52,6 +52,7 @@ class Dynamic(Projector):
 
     name: ClassVar[str] = "dynamic"
     adjustable_width: ClassVar[str | None] = "hidden"
+    observes: ClassVar[bool] = True
 
     levels: Annotated[tuple[str, ...], MinLen(1)] = ("atom", "motif", "graph")
     reduction: Literal["hierarchical", "none"] = "hierarchical"

@@ -43,6 +43,7 @@ class Fusion(Projector):
 
     name: ClassVar[str] = "fusion"
     adjustable_width: ClassVar[str | None] = "hidden"
+    observes: ClassVar[bool] = True
     adjustable_tokens: ClassVar[str | None] = "num_prompt_tokens"
 
     levels: Annotated[tuple[View, ...], MinLen(1)] = ("smiles", "graph", "fingerprint")

@@ -84,3 +84,16 @@ def test_a_pair_that_does_not_fit_is_refused_before_anything_is_built(
 
 def test_the_readme_shows_the_matrix() -> None:
     assert as_markdown(MATRIX) in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+def test_gates_are_written_down_per_task(tmp_path: Path, session_cache: Path) -> None:
+    config = pair("hierarchical", "dynamic")
+    conditions = ("task", "instruction", "molecule")
+    config = replace(config, projector=replace(config.projector, tasks=("caption",), conditioned_on=conditions))
+    runtime = Runtime(runs=tmp_path, cache=session_cache, progress=False, tracking="none", device="cpu")
+    result = run(config, runtime)
+    gates = result.summary["evaluations"][0]["observed"]["gates"]
+    assert gates["n"] == 4
+    assert len(gates["mean"]) == 3
+    assert abs(sum(gates["mean"]) - 3) < 0.5  # a molecule without motifs has a gate of 0 for them, and 2 in sum
+    assert any(spread > 0 for spread in gates["sd"])
