@@ -200,15 +200,26 @@ def _measure_reliance(
         for position, pair in enumerate(zip(examples, exchanged, strict=True))
         if all(_fits(trained, len(example.ids)) for example in pair)
     ]
-    batch_size = config.evaluation.generation.batch_size
-    real = log_likelihoods(trained.model, [examples[i] for i in fitting], trained.collator, batch_size)
-    real_values = dict(zip(fitting, runtime.tracked(real, "likelihood, real graphs", len(fitting)), strict=True))
+    equal = {p for p in fitting if _is_equal(store, data.readable[p], partner)}
+    # Pairs of unequal size go into batches of their own: they would change the padding of the others.
+    groups = [[p for p in fitting if p in equal], [p for p in fitting if p not in equal]]
+
+    def measured(laid_out: Sequence[TokenisedExample], what: str) -> dict[int, tuple[float, int]]:
+        size = config.evaluation.generation.batch_size
+        found = (
+            pair
+            for group in groups
+            for pair in log_likelihoods(trained.model, [laid_out[p] for p in group], trained.collator, size)
+        )
+        positions = [p for group in groups for p in group]
+        return dict(zip(positions, runtime.tracked(found, what, len(fitting)), strict=True))
+
+    real_values = measured(examples, "likelihood, real graphs")
     # Another graph comes in where the real one would; whatever the run itself puts in the place of graphs comes after
     # it, so that a model which is given zeros is measured as one that cannot tell graphs apart.
     trained.model.read_graphs(swap, config.graph_input.test, sample=trained.sample)
     try:
-        other = log_likelihoods(trained.model, [exchanged[i] for i in fitting], trained.collator, batch_size)
-        other_values = dict(zip(fitting, runtime.tracked(other, "likelihood, swapped", len(fitting)), strict=True))
+        other_values = measured(exchanged, "likelihood, swapped")
     finally:
         trained.model.read_graphs(config.graph_input.test, sample=trained.sample)
     rows: list[dict[str, Any]] = []
@@ -217,7 +228,6 @@ def _measure_reliance(
         with_swapped, _ = other_values.get(position, (0.0, 0))
         sizes = store.sizes(example.molecules)
         swapped_sizes = store.sizes([partner[molecule] for molecule in example.molecules])
-        equal = bool((sizes == swapped_sizes).all())
         rows.append(
             {
                 "example_id": example.id,
@@ -227,12 +237,18 @@ def _measure_reliance(
                 "atoms": int(sizes.sum()),
                 "swapped_atoms": int(swapped_sizes.sum()),
                 "counts": tokens > 0
-                and (equal or not swap.keeps_size)
+                and (position in equal or not swap.keeps_size)
                 and all(swap.counts(molecule, partner[molecule]) for molecule in example.molecules),
             }
         )
     file.unlink(missing_ok=True)
     append_jsonl(file, rows)
+
+
+def _is_equal(store: FeatureStore, example: Example, partner: Mapping[str, str]) -> bool:
+    """Whether each molecule and the one swapped in for it have as many atoms."""
+    swapped = [partner[molecule] for molecule in example.molecules]
+    return bool((store.sizes(example.molecules) == store.sizes(swapped)).all())
 
 
 def _partners(prepared: Prepared, data: EvaluationData) -> Mapping[str, str] | str:
