@@ -68,6 +68,7 @@ class SmilesTokens(FeatureScheme):
         return () if self.model == SMALL else (self.model,)
 
     def featurise(self, molecule: Mol, smiles: str) -> Mapping[str, NDArray[np.integer | np.floating]]:  # noqa: D102 - inherited
+        smiles = smiles.split()[0]  # what follows a blank is a name, as RDKit reads it
         tokens = self._tokens(smiles, cut=False)
         if len(tokens) > self.max_length and not self.truncate:
             raise RejectedMoleculeError(

@@ -213,6 +213,9 @@ def test_what_cannot_be_said_in_tokens_is_rejected(cache: Path) -> None:
     store = FeatureStore.open_or_build(cache, [scheme], ["CCCCCC", "CCCCCCC"])
     assert list(store.rejected) == ["CCCCCCC"]
     assert "9 tokens, more than the 8" in store.rejected["CCCCCCC"]
+    named = FeatureStore.open_or_build(cache, [scheme], ["CCO ethanol", "CCO ", "CCO"])
+    tokens = named.batch(["CCO ethanol", "CCO ", "CCO"])["smiles_token"]
+    assert tokens.counts().tolist() == [5, 5, 5]  # what follows a blank is a name, as RDKit reads it
     cut = FeatureStore.open_or_build(cache, [replace(scheme, truncate=True)], ["CCCCCC", "CCCCCCC"])
     assert not cut.rejected
     tokens = cut.batch(["CCCCCC", "CCCCCCC"])["smiles_token"]
