@@ -124,6 +124,7 @@ OTHER: dict[str, Any] = {
     "evaluation.split": "validation",
     "evaluation.limit": 2,
     "evaluation.reliance.match_size": False,
+    "evaluation.text_input": {"name": "smiles"},
 }
 # What is not in an identity through the configuration, and why.
 EXEMPT = {
