@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,34 @@ class TrainedModel:
     sample: MoleculeBatch | None = None
 
 
-def substitutes(
-    graph_input: GraphInput, examples: Sequence[Example], store: FeatureStore, seed: int
-) -> Mapping[str, str]:
+Sizes = Callable[[Sequence[str]], Sequence[int]]
+"""The sizes of molecules, by which substitutes of equal size are found."""
+
+
+def substitutes(graph_input: GraphInput, examples: Sequence[Example], sizes: Sizes, seed: int) -> Mapping[str, str]:
     """The molecule whose graph is read in the place of each one of these examples' molecules."""
     molecules = list(dict.fromkeys(molecule for example in examples for molecule in example.molecules))
-    sizes = store.sizes(molecules).tolist()
-    return dict(zip(molecules, graph_input.substitute(molecules, sizes, seed), strict=True))
+    return dict(zip(molecules, graph_input.substitute(molecules, sizes(molecules), seed), strict=True))
+
+
+def atoms_of(store: FeatureStore) -> Sizes:
+    """The number of atoms of molecules."""
+    return lambda molecules: store.sizes(molecules).tolist()
+
+
+def atoms_and_tokens(prepared: Prepared) -> Sizes:
+    """Atoms and soft tokens of molecules as one number, so that equals are equal in both; atoms weigh more.
+
+    A swap that changed the number of tokens would be seen by a model that is given nothing but zeros.
+    """
+    config, store = prepared.config, prepared.store
+
+    def sizes(molecules: Sequence[str]) -> Sequence[int]:
+        rows = config.encoder.rows(store.counts(molecules), len(molecules))
+        both: list[int] = (store.sizes(molecules) * 100_000 + config.projector.tokens(rows, len(molecules))).tolist()
+        return both
+
+    return sizes
 
 
 def evaluation_missing(prepared: Prepared, run: RunDirectory) -> bool:
@@ -89,7 +110,7 @@ def ask(trained: TrainedModel, prepared: Prepared, run: RunDirectory, runtime: R
     config = prepared.config
     for data in prepared.evaluations:
         seed = derived_seed(config.seed, "graph_input/test")
-        swapped = substitutes(config.graph_input.test, data.readable, trained.layout.store, seed)
+        swapped = substitutes(config.graph_input.test, data.readable, atoms_of(trained.layout.store), seed)
         trained.model.read_graphs(config.graph_input.test, sample=trained.sample)
         examples = trained.layout.tokenise(data.readable, swapped)
         identity = predict_id(config, prepared.train_id, data.task, data.examples)
@@ -200,7 +221,8 @@ def _measure_reliance(
         for position, pair in enumerate(zip(examples, exchanged, strict=True))
         if all(_fits(trained, len(example.ids)) for example in pair)
     ]
-    equal = {p for p in fitting if _is_equal(store, data.readable[p], partner)}
+    sizes_of = atoms_and_tokens(prepared)
+    equal = {p for p in fitting if _is_equal(sizes_of, data.readable[p], partner)}
     # Pairs of unequal size go into batches of their own: they would change the padding of the others.
     groups = [[p for p in fitting if p in equal], [p for p in fitting if p not in equal]]
 
@@ -245,10 +267,9 @@ def _measure_reliance(
     append_jsonl(file, rows)
 
 
-def _is_equal(store: FeatureStore, example: Example, partner: Mapping[str, str]) -> bool:
-    """Whether each molecule and the one swapped in for it have as many atoms."""
-    swapped = [partner[molecule] for molecule in example.molecules]
-    return bool((store.sizes(example.molecules) == store.sizes(swapped)).all())
+def _is_equal(sizes: Sizes, example: Example, partner: Mapping[str, str]) -> bool:
+    """Whether each molecule and the one swapped in for it are of equal size."""
+    return list(sizes(example.molecules)) == list(sizes([partner[molecule] for molecule in example.molecules]))
 
 
 def _partners(prepared: Prepared, data: EvaluationData) -> Mapping[str, str] | str:
@@ -260,7 +281,8 @@ def _partners(prepared: Prepared, data: EvaluationData) -> Mapping[str, str] | s
         return "the language model is given no graph"
     try:
         # They do not depend on the run's seed: all cells and seeds are measured on the same swaps.
-        return substitutes(config.evaluation.reliance, data.readable, prepared.store, derived_seed(0, "reliance"))
+        sizes = atoms_and_tokens(prepared)
+        return substitutes(config.evaluation.reliance, data.readable, sizes, derived_seed(0, "reliance"))
     except EncoderError as error:
         return str(error)
 

@@ -15,7 +15,7 @@ import torch
 from bench.collate import Collator, Layout, TrainingExamples
 from bench.config import RunConfig
 from bench.errors import ConfigError, UserError
-from bench.evaluation import TrainedModel, ask, evaluation_missing, score, score_missing, substitutes
+from bench.evaluation import TrainedModel, ask, atoms_of, evaluation_missing, score, score_missing, substitutes
 from bench.identity import derived_seed
 from bench.language_model import attach_lora, embedding_width, load
 from bench.model import GraphLanguageModel
@@ -245,7 +245,7 @@ def _for_training(layout: Layout, prepared: Prepared, position: int, part: str, 
 
     def drawn(epoch: int) -> Mapping[str, str]:
         seed = derived_seed(config.seed, f"graph_input/{position}/{part}/{epoch}")
-        return substitutes(graph_input, examples, prepared.store, seed)
+        return substitutes(graph_input, examples, atoms_of(prepared.store), seed)
 
     found = TrainingExamples(layout, examples, drawn, redrawn=graph_input.is_redrawn)
     if found.too_long or found.shortened:

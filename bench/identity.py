@@ -99,6 +99,7 @@ def reliance_id(config: RunConfig, trained: str, examples: Sequence[Example]) ->
             "graph_input": config.graph_input.test,
             "text_input": config.asked_in,
             "swap": config.evaluation.reliance,
+            "equal_in": ["atoms", "soft tokens"],
             "batch_size": config.evaluation.generation.batch_size,
         }
     )

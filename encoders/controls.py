@@ -110,7 +110,8 @@ class Shuffled(GraphInput):
 
     Args:
         match_size: give each graph to a molecule of the same number of atoms; one that has no equal goes to the nearest
-            size. At test this is the fair swap, since any other also changes the number of tokens. At training it
+            size. At test this is the fair swap, since any other also changes the number of tokens (reliance asks for
+            equal numbers of both). At training it
             leaves what goes with size from molecule to molecule: in larger molecules rings are more common, and so is
             the word ring. A training control in which the graph says nothing at all is `match_size: false`.
         redraw: give graphs away anew in every epoch of training; a partner that stays the same can be memorised.
