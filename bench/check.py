@@ -21,7 +21,7 @@ from bench.prepare import subset
 from bench.runtime import Runtime
 from tasks.base import Example
 from tasks.data import Catalogue
-from tasks.prompts import as_text, render
+from tasks.prompts import UnwritableMoleculeError, as_text, render
 
 _BYTES = {"fp32": 4, "bf16": 2}
 _PER_TRAINED = 16  # fp32 weight, gradient and AdamW's two moments
@@ -50,7 +50,7 @@ def inspect(config: RunConfig, runtime: Runtime, catalogue: Catalogue) -> dict[s
         "stages": [_stage(stage, len(training), model) for stage in config.stages],
         "parameters": _parameters(model) if model else None,
         "memory_gib": _memory(config, model) if model else None,
-        "prompts": [_prompt(config, example) for example in training[:3]],
+        "prompts": [prompt for example in training[:3] if (prompt := _prompt(config, example)) is not None],
         "missing": missing,
     }
 
@@ -158,6 +158,10 @@ def _memory(config: RunConfig, model: GraphLanguageModel) -> dict[str, float]:
     return {"weights": weights / gib, "gradients and optimiser": trained * (_PER_TRAINED - 4) / gib}
 
 
-def _prompt(config: RunConfig, example: Example) -> dict[str, str]:
-    segments = render(example, config.prompt, config.text_input, graph=config.projector.places_tokens)
+def _prompt(config: RunConfig, example: Example) -> dict[str, str] | None:
+    """An example as it is written; None for one whose molecule cannot be, which a run leaves out and lists."""
+    try:
+        segments = render(example, config.prompt, config.text_input, graph=config.projector.places_tokens)
+    except UnwritableMoleculeError:
+        return None
     return {"example_id": example.id, "text": as_text(segments)}

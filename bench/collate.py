@@ -16,7 +16,16 @@ from encoders.base import Encoder, MoleculeBatch
 from encoders.store import FeatureStore
 from projectors.base import Projector
 from tasks.base import Example
-from tasks.prompts import PromptStyle, Segment, TextInput, prompt_of, prompt_sha, render
+from tasks.prompts import (
+    NoText,
+    PromptStyle,
+    Segment,
+    TextInput,
+    UnwritableMoleculeError,
+    prompt_of,
+    prompt_sha,
+    render,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,13 @@ class Layout:
     def render(self, example: Example) -> tuple[Segment, ...]:
         """The example's segments, with placeholders where the projector gives tokens."""
         return render(example, self.style, self.text_input, graph=self.projector.places_tokens)
+
+    def render_as_far_as_possible(self, example: Example) -> tuple[Segment, ...]:
+        """The same; of an example whose molecule cannot be written, which is never asked, without its text."""
+        try:
+            return self.render(example)
+        except UnwritableMoleculeError:
+            return render(example, self.style, NoText(), graph=self.projector.places_tokens)
 
     def soft_counts(self, molecules: Sequence[str]) -> NDArray[np.int64]:
         """The number of soft tokens of each molecule, `(B,)`."""

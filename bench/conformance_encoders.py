@@ -35,6 +35,9 @@ ACHIRAL = ("CC(=O)Oc1ccccc1C(=O)O", "Cn1c(=O)c2c(ncn2C)n(C)c1=O", "CCN(CC)CC.Cl"
 """Molecules whose features do not depend on the order of atoms, as chirality tags and bond directions do."""
 
 
+_ROUGHLY = 0.1  # of a level's norm: what rounding to bfloat16 in every layer may come to
+
+
 @dataclass(frozen=True)
 class EncoderCase:
     """An encoder with the features of some molecules."""
@@ -222,6 +225,23 @@ def repeatable(case: EncoderCase) -> None:
         expect(torch.equal(column.values, before[name]), f"the pass changed the column {name} of the batch")
 
 
+def mixed_precision(case: EncoderCase) -> None:
+    """Under autocast to bfloat16 training works, is finite, and says about the same of every molecule."""
+    plain = case.encoded(case.built(), case.molecules)
+    module = case.built()
+    with torch.autocast("cpu", torch.bfloat16):
+        encoding = case.encoded(module, case.molecules)
+        outputs = [encoding[level].values for level in case.encoder.provides()]
+        total = sum(values.float().square().mean() for values in outputs if values.requires_grad)
+    if isinstance(total, Tensor):
+        total.backward()  # type: ignore[no-untyped-call]
+    for level in case.encoder.provides():
+        found, expected = encoding[level].values.detach().float(), plain[level].values.detach()
+        expect(bool(torch.isfinite(found).all()), f"{level} is not finite under autocast")
+        apart = float((found - expected).norm() / expected.norm().clamp(min=1e-6)) if found.numel() else 0.0
+        expect(apart < _ROUGHLY, f"{level} under autocast is {apart:.0%} off")
+
+
 ENCODER_CHECKS: Mapping[str, Callable[[EncoderCase], None]] = {
     check.__name__: check
     for check in (
@@ -236,6 +256,7 @@ ENCODER_CHECKS: Mapping[str, Callable[[EncoderCase], None]] = {
         seeded,
         stays_frozen,
         repeatable,
+        mixed_precision,
     )
 }
 """By name, in the order in which `check_encoder` runs them."""

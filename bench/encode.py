@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from bench.errors import ConfigError, UserError
+from bench.experiment import device_of
 from bench.identity import derived_seed
 from bench.model_files import contents
 from bench.parsing import apply_overrides, build
@@ -96,7 +97,7 @@ def encode_table(
     Raises:
         UserError: a level is unknown, or no molecule is left.
     """
-    contents(encoder.sources(), runtime, "--weights")  # a hub model must be here before it can say what it provides
+    contents(encoder.sources(), runtime, "encoder")  # a hub model must be here before it can say what it provides
     provided = encoder.provides()
     unknown = [level for level in levels if level not in provided]
     if unknown:
@@ -141,12 +142,11 @@ def _features(encoder: Encoder, texts: Sequence[str], runtime: Runtime) -> Featu
 
 
 def _module(encoder: Encoder, runtime: Runtime, seed: int) -> EncoderModule:
-    device = "cuda" if runtime.device == "auto" and torch.cuda.is_available() else runtime.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "encoder"))
         module = encoder.build()
     encoder.load(module)
-    return module.eval().to("cpu" if device == "auto" else device)
+    return module.eval().to(device_of(runtime))
 
 
 @torch.no_grad()

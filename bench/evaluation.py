@@ -187,7 +187,7 @@ def _write_questions(trained: TrainedModel, data: EvaluationData, file: Path) ->
         return
     rows = []
     for example in data.examples:
-        prompt = as_text(prompt_of(trained.layout.render(example)))
+        prompt = as_text(prompt_of(trained.layout.render_as_far_as_possible(example)))
         rows.append(
             {
                 "example_id": example.id,
@@ -280,7 +280,8 @@ def _partners(prepared: Prepared, data: EvaluationData) -> Mapping[str, str] | s
     if not config.projector.places_tokens:
         return "the language model is given no graph"
     try:
-        # They do not depend on the run's seed: all cells and seeds are measured on the same swaps.
+        # They do not depend on the run's seed. Cells whose projectors count tokens alike have the same swaps.
+        # Others can differ in which molecules have an equal, so `n` and `left_out` stand beside the value.
         sizes = atoms_and_tokens(prepared)
         return substitutes(config.evaluation.reliance, data.readable, sizes, derived_seed(0, "reliance"))
     except EncoderError as error:
@@ -298,6 +299,6 @@ def _note_unanswerable(trained: TrainedModel, data: EvaluationData, asked: Colle
     known = {row["example_id"] for row in read_jsonl(file)}
     left = [example for example in data.examples if example.id not in asked and example.id not in known]
     if left:
-        prompts = (prompt_sha(prompt_of(trained.layout.render(example))) for example in left)
+        prompts = (prompt_sha(prompt_of(trained.layout.render_as_far_as_possible(example))) for example in left)
         rows = [Prediction(e.id, sha, "", None, 0, "length") for e, sha in zip(left, prompts, strict=True)]
         append_jsonl(file, [asdict(row) for row in rows])

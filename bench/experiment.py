@@ -198,7 +198,7 @@ def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime,
 
 def _sample(prepared: Prepared, collator: Collator) -> MoleculeBatch | None:
     """Some molecules of the training examples; which does not depend on the run's seed."""
-    examples = subset([example for data in prepared.stages for example in data.training], _SAMPLE)
+    examples = subset(prepared.stages[0].training, _SAMPLE)  # whatever later stages train on, the first is the same
     molecules = list(dict.fromkeys(molecule for example in examples for molecule in example.molecules))
     return collator.store.batch(molecules[:_SAMPLE]) if collator.store is not None else None
 

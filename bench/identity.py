@@ -19,7 +19,7 @@ from tasks.base import Example, Task
 if TYPE_CHECKING:
     from bench.config import RunConfig, Stage
 
-HASH_VERSION = 3  # raised when the recipe of a hash changes, or the code changes numbers without a declaration changing
+HASH_VERSION = 4  # raised when the recipe of a hash changes, or the code changes numbers without a declaration changing
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def evaluation_id(config: RunConfig, task: Task) -> str:
             "task": task,
             "split": evaluation.split,
             "graph_input": config.graph_input.test,
-            "text_input": evaluation.text_input,
+            "text_input": None if config.asked_in == config.text_input else config.asked_in,
             "generation": evaluation.generation,
             "swap": evaluation.reliance,
         }
@@ -155,6 +155,7 @@ def _training(config: RunConfig, inputs: Inputs, stages: Sequence[Stage], seeded
         "projector_files": inputs.projector,
         "dtype": config.llm.dtype,
         "max_length": config.llm.max_length,
+        "task_names": _task_names(config, stages) if config.projector.reads_context else None,
         "lora": config.llm.lora if adapted else None,
         "precision": config.precision,
         "stages": [_without(stage, "name", "tasks", "checkpoint_every") for stage in stages],
@@ -162,6 +163,11 @@ def _training(config: RunConfig, inputs: Inputs, stages: Sequence[Stage], seeded
         "validation": inputs.validation[:done],
         "seed": config.seed if seeded else None,
     }
+
+
+def _task_names(config: RunConfig, stages: Sequence[Stage]) -> list[list[str]]:
+    """The names of each stage's tasks, which a projector may read beside the content of the examples."""
+    return [[weighted.task.name for weighted in config.training_tasks(stage)] for stage in stages]
 
 
 def _without(value: object, *names: str) -> Mapping[str, Any]:

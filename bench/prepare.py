@@ -96,6 +96,7 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
         for part, declared in (("encoder", config.encoder), ("projector", config.projector))
     }
     levels = wire(config.encoder, config.projector)
+    _check_graph_inputs(config)
     for task in config.evaluation_tasks():
         for protocol in config.evaluation.protocols:
             protocol.identity(task.answer)  # a missing tokenizer must not be found out after hours of training
@@ -146,6 +147,16 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
         cell_id(config, inputs),
         stage_ids(config, inputs),
     )
+
+
+def _check_graph_inputs(config: RunConfig) -> None:
+    """Finds out now, and not after hours of training, that something cannot stand in the place of graphs."""
+    if not config.projector.places_tokens:
+        return
+    columns = {name for scheme in config.encoder.features() for name in scheme.columns()}
+    for graph_input in (config.graph_input.train, config.graph_input.test, config.evaluation.reliance):
+        if graph_input is not None:
+            graph_input.check(columns)
 
 
 def subset(examples: Sequence[Example], limit: int | None) -> tuple[Example, ...]:

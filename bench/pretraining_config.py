@@ -111,8 +111,11 @@ class PretrainingConfig:
     def __post_init__(self) -> None:
         if self.objective.text is None and "text" in self.optimiser.lr_of:
             raise ConfigError("optimiser.lr_of", f"names `text`, and objective {self.objective.name} reads no text")
-        if self.objective.text is None and self.data.retrieval:
+        if not self.objective.aligns and self.data.retrieval:
             raise ConfigError("data.retrieval", f"is given, and objective {self.objective.name} aligns no texts")
+        negatives = getattr(self.objective, "negatives", 1)
+        if negatives >= self.batch_size:
+            raise ConfigError("objective.negatives", f"is {negatives}: a batch of {self.batch_size} has fewer others")
 
 
 def load_pretraining(

@@ -45,9 +45,28 @@ def summarise(prepared: Prepared, directory: RunDirectory, entries: list[dict[st
         "scored_weights": f"{config.stages[-1].keep} of stage {config.stages[-1].name}",
         "evaluations": list(evaluations.values()),
         "rejected": {part: len(rows) for part, rows in prepared.rejections.items()},
+        "rows_left_out": _rows_left_out(prepared),
         "training_seconds": round(sum(stage["seconds"] for stage in stages), 2),
         "seconds": directory.status().seconds,
     }
+
+
+def _rows_left_out(prepared: Prepared) -> dict[str, dict[str, int]]:
+    """Molecules that a projector's limit on size cuts, and how many of their rows, in training and in evaluation."""
+    config = prepared.config
+    if not config.projector.places_tokens:
+        return {}
+    parts = {
+        "training": [example for data in prepared.stages for example in data.training],
+        "evaluation": [example for data in prepared.evaluations for example in data.readable],
+    }
+    found = {}
+    for part, examples in parts.items():
+        molecules = list(dict.fromkeys(molecule for example in examples for molecule in example.molecules))
+        rows = config.encoder.rows(prepared.store.counts(molecules), len(molecules))
+        cut = config.projector.cut(rows, len(molecules))
+        found[part] = {"molecules": int((cut > 0).sum()), "rows": int(cut.sum())}
+    return found
 
 
 def _earlier_entries(directory: RunDirectory) -> list[dict[str, Any]]:
@@ -95,7 +114,7 @@ def _sample_prompts(prepared: Prepared) -> list[dict[str, str]]:
     config = prepared.config
     samples = []
     for data in prepared.evaluations:
-        example = data.examples[0]
+        example = (data.readable or data.examples)[0]
         segments = render(example, config.prompt, config.asked_in, graph=config.projector.places_tokens)
         prompt = prompt_of(segments)
         samples.append(

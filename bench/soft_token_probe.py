@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from numpy.typing import NDArray
 
 from bench.collate import Collator
 from bench.errors import UserError
-from bench.evaluation import TrainedModel
+from bench.evaluation import TrainedModel, atoms_of, substitutes
 from bench.experiment import build_model, run_directory, trained_model
-from bench.identity import predict_id
+from bench.identity import derived_seed, predict_id
 from bench.parsing import load_config
 from bench.prepare import Prepared, prepare, subset
 from bench.run_store import read_json, read_jsonl, write_json
@@ -35,6 +36,7 @@ FILE = "soft_token_probe.json"
 _STRENGTHS = (1e-3, 1e-1, 10.0)  # of regularisation, to choose from on held-out training molecules
 _LEAST = 10  # molecules that must have a fact, and lack it, for its probe to mean anything
 _BATCH = 64
+_ROUNDING = 1e-5  # of the largest value
 
 Rows = NDArray[np.float64]
 Facts = Mapping[str, NDArray[np.int64]]
@@ -78,6 +80,8 @@ def probe_run(
     directory = run_directory(prepared, replace(runtime, runs=folder.resolve().parent))
     trained = trained_model(prepared, directory, runtime, Log(directory, lambda _: None))
     initial = TrainedModel(build_model(prepared, runtime)[0], trained.layout, trained.collator, trained.sample)
+    for model in (trained, initial):  # what the run itself puts in the place of graphs is what its tokens are made of
+        model.model.read_graphs(config.graph_input.test, sample=trained.sample)
     values = {
         name: _probed(model, prepared, limit, runtime) for name, model in (("value", trained), ("initial", initial))
     }
@@ -103,12 +107,14 @@ def probe_run(
 def _probed(trained: TrainedModel, prepared: Prepared, limit: int, runtime: Runtime) -> dict[str, float]:
     training = subset(prepared.stages[-1].training, limit)
     parts = [
-        _part(trained, [example for example in examples if example.molecules], what, runtime)
+        _part(trained, prepared, [example for example in examples if example.molecules], what, runtime)
         for what, examples in (("training", training), ("test", prepared.evaluations[0].readable))
     ]
     fit, test = parts
     mean, spread = fit.rows.mean(axis=0), fit.rows.std(axis=0)
-    scaled = [(part.rows - mean) / np.where(spread > 0, spread, 1.0) for part in parts]
+    # A channel that differs by rounding only says nothing; scaled up, it would: the mean of n equal rows tells n.
+    says_something = spread > _ROUNDING * np.abs(fit.rows).max()
+    scaled = [np.where(says_something, (part.rows - mean) / np.where(spread > 0, spread, 1.0), 0.0) for part in parts]
     values = {}
     for name in (*COUNTS, *GROUPS):
         pair = fit.facts[name], test.facts[name]
@@ -119,9 +125,10 @@ def _probed(trained: TrainedModel, prepared: Prepared, limit: int, runtime: Runt
 
 
 @torch.no_grad()
-def _part(trained: TrainedModel, examples: Sequence[Example], what: str, runtime: Runtime) -> _Part:
+def _part(trained: TrainedModel, prepared: Prepared, examples: Sequence[Example], what: str, runtime: Runtime) -> _Part:
     model, collator = trained.model.eval(), trained.collator
-    tokenised = trained.layout.tokenise(examples)
+    swapped = substitutes(prepared.config.graph_input.test, examples, atoms_of(prepared.store), _seed(prepared))
+    tokenised = trained.layout.tokenise(examples, swapped)
     pooled = []
     starts = range(0, len(tokenised), _BATCH)
     for start in runtime.tracked(starts, f"soft tokens, {what}", len(starts)):
@@ -131,13 +138,18 @@ def _part(trained: TrainedModel, examples: Sequence[Example], what: str, runtime
     return _Part(examples, np.concatenate(pooled), columns)
 
 
+def _seed(prepared: Prepared) -> int:
+    return derived_seed(prepared.config.seed, "graph_input/test")
+
+
 def _mean_tokens(model: Any, collator: Collator, chunk: Sequence[Any]) -> Rows:
     """The mean of the soft tokens of each example's first molecule; zeros where it has none."""
     batch = on_device(collator.prompts(chunk), model.token_embedding.weight.device)
     tokens = model.soft_tokens(batch["input_ids"], batch["molecules"], batch["context"])
-    first = np.cumsum([0, *(len(example.molecules) for example in chunk)])[:-1]
+    first = np.cumsum([0, *(len(example.molecules) for example in chunk)])
     ptr = tokens.ptr.tolist()
-    rows = [tokens.embeds[ptr[m] : ptr[m + 1]].float() for m in first.tolist()]
+    places = [(ptr[m], ptr[m + 1]) if following > m else (0, 0) for m, following in pairwise(first.tolist())]
+    rows = [tokens.embeds[begin:end].float() for begin, end in places]
     means = [row.mean(dim=0) if len(row) else row.new_zeros(row.shape[1]) for row in rows]
     return torch.stack(means).double().cpu().numpy()
 

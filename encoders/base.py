@@ -7,7 +7,7 @@ code here or downstream pads, masks or branches on a molecule's size.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -325,6 +325,13 @@ class GraphInput(ABC):
     def counts(self, molecule: str, substitute: str) -> bool:
         """Whether a substitute is of the kind that is meant; a pair that is not is left out of a measurement."""
         return True
+
+    def check(self, columns: Collection[str]) -> None:  # noqa: B027 - most can alter whatever there is
+        """Makes sure that it can alter what an encoder reads.
+
+        Raises:
+            EncoderError: a column tells of the molecule in a way that it leaves as it is, or one is missing.
+        """
 
     def alter(self, batch: MoleculeBatch) -> MoleculeBatch:
         """The features that the encoder reads in the place of the molecules' own.

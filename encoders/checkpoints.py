@@ -88,7 +88,10 @@ def without_prefix(state: State) -> State:
     stripped = dict(state)
     while prefix := next((p for p in _PREFIXES if any(name.startswith(p) for name in stripped)), None):
         # Tensors outside the prefix are heads of the surrounding module; they keep their names and are judged later.
-        stripped = {name.removeprefix(prefix): tensor for name, tensor in stripped.items()}
+        shorter = {name.removeprefix(prefix): tensor for name, tensor in stripped.items()}
+        if len(shorter) < len(stripped):
+            raise EncoderError(f"tensors of two networks stand side by side, with and without {prefix!r} before them")
+        stripped = shorter
     return stripped
 
 

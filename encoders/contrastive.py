@@ -39,6 +39,7 @@ class Contrastive(Objective):
     """
 
     name: ClassVar[str] = "contrastive"
+    aligns: ClassVar[bool] = True
 
     loss: Literal["info_nce", "ebm_nce"] = "ebm_nce"
     temperature: Annotated[float, Gt(0)] = 0.1
@@ -115,7 +116,10 @@ def ebm_nce(queries: Tensor, answers: Tensor, temperature: float, negatives: int
 
     Both kinds are averaged, and weigh as 1 to `negatives`.
     """
+    negatives = min(negatives, len(queries) - 1)  # the last batch of a validation may be small
     right = (queries * answers).sum(dim=-1) / temperature
+    if negatives < 1:
+        return functional.binary_cross_entropy_with_logits(right, torch.ones_like(right))
     wrong = torch.cat([(queries * answers.roll(-shift, dims=0)).sum(dim=-1) for shift in range(1, negatives + 1)]) / (
         temperature
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from rdkit import Chem
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 from torch import Tensor
@@ -48,7 +49,7 @@ class Gaussian(GraphInput):
 
     name: ClassVar[str] = "gaussian"
 
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
 
     def fit(self, sample: Callable[[], MoleculeEncoding]) -> Transform:  # noqa: D102 - inherited
         seen = {level: rows.values.detach().float() for level, rows in sample().levels.items()}
@@ -87,13 +88,16 @@ class Rewired(GraphInput):
 
     name: ClassVar[str] = "rewired"
 
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
 
-    def alter(self, batch: MoleculeBatch) -> MoleculeBatch:  # noqa: D102 - inherited
-        foreign = sorted(batch.columns.keys() - {"atom", "bond", "bond_ends", "motif", "motif_atom", "motif_of"})
-        if foreign or "bond_ends" not in batch.columns:
+    def check(self, columns: Collection[str]) -> None:  # noqa: D102 - inherited
+        foreign = sorted(set(columns) - {"atom", "bond", "bond_ends", "motif", "motif_atom", "motif_of"})
+        if foreign or "bond_ends" not in columns:
             what = f"reads {', '.join(foreign)}, which tell of the real bonds" if foreign else "reads no bonds"
             raise EncoderError(f"graph_input rewired: the encoder {what}; use shuffled, zero or gaussian")
+
+    def alter(self, batch: MoleculeBatch) -> MoleculeBatch:  # noqa: D102 - inherited
+        self.check(batch.columns)
         if batch.keys is None:
             raise EncoderError("graph_input rewired: the batch has no keys to draw from")
         generators = [_generator(key, self.seed, "bonds") for key in batch.keys.tolist()]
@@ -130,6 +134,9 @@ class Shuffled(GraphInput):
     def keeps_size(self) -> bool:  # noqa: D102 - inherited
         return self.match_size
 
+    def counts(self, molecule: str, substitute: str) -> bool:  # noqa: D102 - inherited
+        return _canonical(molecule) != _canonical(substitute)  # a data set may spell one molecule in two ways
+
     def substitute(self, molecules: Sequence[str], sizes: Sequence[int], seed: int) -> Sequence[str]:  # noqa: D102 - inherited
         count = len(molecules)
         if count < 2:
@@ -157,7 +164,7 @@ class Isomer(GraphInput):
         return True
 
     def counts(self, molecule: str, substitute: str) -> bool:  # noqa: D102 - inherited
-        return molecule != substitute
+        return _canonical(molecule) != _canonical(substitute)  # a data set may spell one molecule in two ways
 
     def substitute(self, molecules: Sequence[str], sizes: Sequence[int], seed: int) -> Sequence[str]:  # noqa: D102 - inherited
         by_formula: dict[str, list[int]] = {}
@@ -170,6 +177,10 @@ class Isomer(GraphInput):
         if all(map(str.__eq__, substitutes, molecules)):
             raise EncoderError("graph_input isomer: no two molecules of the split have one formula")
         return substitutes
+
+
+def _canonical(smiles: str) -> str:
+    return str(Chem.MolToSmiles(Chem.MolFromSmiles(smiles)))
 
 
 def _formula(smiles: str) -> str:

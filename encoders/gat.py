@@ -57,11 +57,14 @@ class GatConvolution(nn.Module):
         mapped = self.weight_linear(hidden)
         receiver = torch.cat([target, torch.arange(len(mapped), device=mapped.device)])
         own = mapped + self.bonds.of_self_loop()
-        said = self._by_head(torch.cat([mapped.index_select(0, source) + self.bonds(bonds), own]))
+        messages = mapped.index_select(0, source) + self.bonds(bonds)
+        dtype = torch.promote_types(messages.dtype, own.dtype)  # under autocast they may differ
+        said = self._by_head(torch.cat([messages.to(dtype), own.to(dtype)]))
         heard = self._by_head(mapped.index_select(0, receiver))
         scores = functional.leaky_relu((torch.cat([heard, said], dim=-1) * self.att).sum(dim=-1), 0.2)
         weights = _softmax(scores, receiver, len(mapped))
-        rows = self._by_head(torch.zeros_like(own)).index_add(0, receiver, said * weights[..., None])
+        weighed = said * weights[..., None]
+        rows = torch.zeros_like(weighed[: len(own)]).index_add(0, receiver, weighed)
         return rows.mean(dim=1) + self.bias
 
     def _by_head(self, rows: Tensor) -> Tensor:

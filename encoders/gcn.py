@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from encoders.base import GraphScheme
 from encoders.checkpoints import pretrain_gnns
 from encoders.features import Pgnn2
-from encoders.message_passing import BondEmbedding, GraphEncoder
+from encoders.message_passing import BondEmbedding, GraphEncoder, gathered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,5 +46,4 @@ class GcnConvolution(nn.Module):
         norm = degrees.rsqrt()
         messages = (mapped.index_select(0, source) + self.bonds(bonds)) * (norm[source] * norm[target])[:, None]
         own = (mapped + self.bonds.of_self_loop()) / degrees[:, None]
-        rows: Tensor = own.index_add(0, target, messages)
-        return rows
+        return gathered(own, target, messages)

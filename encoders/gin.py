@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from encoders.base import GraphScheme
 from encoders.checkpoints import pretrain_gnns
 from encoders.features import Pgnn2
-from encoders.message_passing import BondEmbedding, GraphEncoder
+from encoders.message_passing import BondEmbedding, GraphEncoder, gathered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,5 +45,5 @@ class GinConvolution(nn.Module):
         """Rows `(n, width)` from messages along `source -> target`, both `(e,)`."""
         messages = hidden.index_select(0, source) + self.bonds(bonds)
         own = hidden + self.bonds.of_self_loop()
-        rows: Tensor = self.mlp(own.index_add(0, target, messages))
+        rows: Tensor = self.mlp(gathered(own, target, messages))
         return rows

@@ -13,7 +13,7 @@ from torch.nn import functional
 from encoders.base import GraphScheme
 from encoders.checkpoints import pretrain_gnns
 from encoders.features import Pgnn2
-from encoders.message_passing import BondEmbedding, GraphEncoder
+from encoders.message_passing import BondEmbedding, GraphEncoder, gathered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,5 +45,5 @@ class GraphSageConvolution(nn.Module):
         counts = torch.ones(len(mapped), dtype=mapped.dtype, device=mapped.device)
         counts = counts.index_add(0, target, counts.new_ones(len(target)))
         own = mapped + self.bonds.of_self_loop()
-        total = own.index_add(0, target, mapped.index_select(0, source) + self.bonds(bonds))
+        total = gathered(own, target, mapped.index_select(0, source) + self.bonds(bonds))
         return functional.normalize(total / counts[:, None], dim=1)

@@ -29,7 +29,7 @@ from encoders.base import (
 )
 from encoders.checkpoints import in_layer, load_exactly, renamed, unknown_layout
 from encoders.features import Himol2
-from encoders.message_passing import RowNorm, embed, embeddings, pool
+from encoders.message_passing import RowNorm, embed, embeddings, gathered, pool
 from encoders.motifs import Himol, MotifScheme
 
 # Rows of the table of virtual nodes, and of that of the messages of which they are a part.
@@ -224,8 +224,7 @@ class _Convolution(nn.Module):
 
     def forward(self, rows: Tensor, ends: tuple[Tensor, Tensor], bonds: Tensor, ties: _Ties) -> Tensor:
         source, target = ends
-        gathered = rows + self.ties.weight[_ITSELF]
-        gathered = gathered.index_add(0, target, rows.index_select(0, source) + embed(self.bonds, bonds))
-        gathered = gathered.index_add(0, ties.target, rows.index_select(0, ties.source) + self.ties(ties.kind))
-        mixed: Tensor = self.mlp(gathered)
+        found = gathered(rows + self.ties.weight[_ITSELF], target, rows[source] + embed(self.bonds, bonds))
+        found = gathered(found, ties.target, rows[ties.source] + self.ties(ties.kind))
+        mixed: Tensor = self.mlp(found)
         return mixed

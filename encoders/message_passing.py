@@ -195,15 +195,28 @@ def read_out(rows: Ragged, how: Readout) -> Ragged:
 
 
 def pool(rows: Tensor, group: Tensor, groups: int, how: Readout) -> Tensor:
-    """Rows `(n, width)` of each group joined into one, `(groups, width)`; a group without rows gives zeros."""
-    pooled = rows.new_zeros((groups, rows.shape[1]))
+    """Rows `(n, width)` of each group joined into one, `(groups, width)`; a group without rows gives zeros.
+
+    Sums are made in full precision: in bfloat16 256 + 1 is 256, and large molecules would lose atoms.
+    """
     if how == "max":
+        pooled = rows.new_zeros((groups, rows.shape[1]))
         return pooled.scatter_reduce(0, group[:, None].expand_as(rows), rows, "amax", include_self=False)
-    pooled = pooled.index_add(0, group, rows)
+    whole = rows.float()
+    pooled = whole.new_zeros((groups, rows.shape[1])).index_add(0, group, whole)
     if how == "mean":
-        counts = torch.zeros(groups, dtype=rows.dtype, device=rows.device).index_add(0, group, rows.new_ones(len(rows)))
+        counts = torch.bincount(group, minlength=groups)
         pooled = pooled / counts.clamp(min=1)[:, None]
-    return pooled
+    return pooled.to(rows.dtype)
+
+
+def gathered(own: Tensor, target: Tensor, messages: Tensor) -> Tensor:
+    """Each row and the messages to it added up, `(n, width)`.
+
+    Under autocast one side can be bfloat16 and the other not, which `index_add` refuses.
+    """
+    dtype = torch.promote_types(own.dtype, messages.dtype)
+    return own.to(dtype).index_add(0, target, messages.to(dtype))
 
 
 def pooled_motifs(batch: MoleculeBatch, atoms: Tensor) -> Ragged:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from encoders.base import GraphScheme
 from encoders.checkpoints import pretrain_gnns
 from encoders.features import MolClr2
-from encoders.message_passing import BondEmbedding, GraphEncoder
+from encoders.message_passing import BondEmbedding, GraphEncoder, gathered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,4 +47,4 @@ class MolClrConvolution(nn.Module):
         """Rows `(n, width)` from messages along `source -> target`, both `(e,)`."""
         mapped = hidden @ self.weight
         own = mapped + self.bonds.of_self_loop()
-        return own.index_add(0, target, mapped.index_select(0, source) + self.bonds(bonds)) + self.bias
+        return gathered(own, target, mapped.index_select(0, source) + self.bonds(bonds)) + self.bias

@@ -69,6 +69,8 @@ class Objective(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    aligns: ClassVar[bool] = False
+    """Whether its module is an `AligningModule`, so that retrieval can be measured."""
 
     @abstractmethod
     def levels(self) -> frozenset[Level]:

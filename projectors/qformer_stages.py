@@ -98,11 +98,10 @@ def sample_negatives(logits: Tensor, generator: torch.Generator | None = None) -
     """
     if len(logits) < 2:
         raise EncoderError("Q-Former pretraining: a batch needs at least 2 molecules; one has no negative")
-    by_text, by_graph = negative_weights(logits.T), negative_weights(logits)
-    return Negatives(
-        torch.multinomial(by_text, 1, generator=generator).squeeze(1),
-        torch.multinomial(by_graph, 1, generator=generator).squeeze(1),
-    )
+    # On the CPU, where the generator is: what is drawn must not depend on the device.
+    weights = [negative_weights(logits.T).cpu(), negative_weights(logits).cpu()]
+    by_text, by_graph = (torch.multinomial(w, 1, generator=generator).squeeze(1).to(logits.device) for w in weights)
+    return Negatives(by_text, by_graph)
 
 
 def matching_loss(logits: Tensor) -> Tensor:

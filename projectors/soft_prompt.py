@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from encoders.base import Counts, Level, MoleculeEncoding
+from encoders.base import Counts, EncoderError, Level, MoleculeEncoding
 from projectors.base import Context, Projector, ProjectorModule, SoftTokens
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ class SoftPrompt(Projector):
     @classmethod
     def small(cls) -> Self:  # noqa: D102 - inherited
         return cls(count=2)
+
+    def __post_init__(self) -> None:
+        if self.like is not None and not self.like.places_tokens:
+            raise EncoderError(f"projector soft_prompt: `like: {self.like.name}` places no token")
 
     def needs(self) -> tuple[Level, ...]:
         """The levels of `like`, whose rows are counted; none without it."""

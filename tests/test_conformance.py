@@ -101,6 +101,8 @@ class _Wrong(EncoderModule):
             rows = torch.zeros(1, 4)
         if self.fault == "stays_frozen":
             self.seen += 1
+        if self.fault == "mixed_precision" and torch.is_autocast_enabled("cpu"):
+            rows = rows * 2
         if self.fault == "repeatable":
             rows = rows + torch.rand(1)
         if self.fault == "state_round_trip":

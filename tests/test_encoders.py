@@ -447,3 +447,11 @@ class TestControls:
         assert sum(sizes[giver] != size for giver, size in zip(givers, sizes, strict=True)) > 30
         assert (Shuffled().keeps_size, Shuffled(match_size=False).keeps_size) == (True, False)
         assert (Shuffled().is_redrawn, Shuffled(redraw=False).is_redrawn) == (True, False)
+
+
+def test_read_outs_of_large_molecules_lose_no_atom_in_low_precision():
+    rows = Ragged(torch.ones(574, 3, dtype=torch.bfloat16), torch.tensor([0, 574]))
+    for how, expected in (("mean", 1.0), ("sum", 574.0), ("max", 1.0)):
+        found = read_out(rows, how).values
+        assert found.dtype == torch.bfloat16
+        assert float((found.float() - expected).abs().max()) <= 0.005 * expected

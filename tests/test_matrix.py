@@ -15,6 +15,8 @@ from bench.matrix import as_markdown, wiring_matrix
 from bench.parsing import load_config
 from bench.registry import Registry
 from bench.runtime import Runtime
+from encoders.base import EncoderError
+from encoders.controls import Rewired
 
 COMPONENTS = Registry()
 MATRIX = wiring_matrix(COMPONENTS)
@@ -97,3 +99,36 @@ def test_gates_are_written_down_per_task(tmp_path: Path, session_cache: Path) ->
     assert len(gates["mean"]) == 3
     assert abs(sum(gates["mean"]) - 3) < 0.5  # a molecule without motifs has a gate of 0 for them, and 2 in sum
     assert any(spread > 0 for spread in gates["sd"])
+
+
+def test_what_cannot_stand_in_the_place_of_graphs_is_refused_before_training(
+    tmp_path: Path, session_cache: Path
+) -> None:
+    runtime = Runtime(runs=tmp_path, cache=session_cache, progress=False, tracking="none", device="cpu")
+    config = pair("smiles", "linear")
+    rewired = replace(config, evaluation=replace(config.evaluation, reliance=Rewired()))
+    with pytest.raises(EncoderError, match="reads smiles_token, which tell of the real bonds"):
+        run(rewired, runtime)
+    assert not list(tmp_path.glob("*/stages"))
+
+
+def test_a_test_molecule_that_cannot_be_written_counts_as_wrong(tmp_path: Path, session_cache: Path) -> None:
+    for split, count in (("train", 24), ("validation", 6), ("test", 23)):
+        lines = [f"{'C' * (n + 1)}O,an alcohol of {n + 1} carbons" for n in range(count)]
+        if split == "test":
+            lines[3] = "C*,a wildcard"
+        (tmp_path / f"{split}.csv").write_text("SMILES,text\n" + "\n".join(lines) + "\n")
+    (tmp_path / "own.yaml").write_text(
+        "name: own\ncolumns: {smiles: SMILES, caption: text}\n"
+        "splits: {train: train.csv, validation: validation.csv, test: test.csv}\n"
+    )
+    settings = [*SETTINGS, f"task.data={tmp_path / 'own.yaml'}", "text_input=selfies", "evaluation.limit=null"]
+    runtime = Runtime(runs=tmp_path / "runs", cache=session_cache, progress=False, tracking="none", device="cpu")
+    config = replace(
+        load_config("demo", settings, COMPONENTS), encoder=COMPONENTS.get("encoder", "moleculestm").small()
+    )
+    result = run(config, runtime)
+    entry = result.summary["evaluations"][0]
+    assert entry["n"] == 23
+    assert entry["scores"][0]["n_invalid"] >= 1
+    assert "it has no SELFIES" in (result.run.path / "rejected.csv").read_text()

@@ -247,7 +247,11 @@ def test_a_setting_that_leads_nowhere_is_refused(override: str, parts: list[str]
 @pytest.mark.parametrize(
     ("override", "start", "parts"),
     [
-        ("encoder=gni", "encoder: ", ["unknown encoder 'gni'", "Did you mean gin?", "Known: fingerprint, gat, gcn, gin"]),
+        (
+            "encoder=gni",
+            "encoder: ",
+            ["unknown encoder 'gni'", "Did you mean gin?", "Known: fingerprint, gat, gcn, gin"],
+        ),
         ("projector={name: liner}", "projector: ", ["Did you mean linear?"]),
         ("evaluation.protocols=[strikt]", "evaluation.protocols[0]: ", ["Did you mean strict?"]),
         ("encoder.layer=3", "encoder.layer: ", ["unknown setting", "Did you mean layers?", "Allowed here: layers, "]),

@@ -13,7 +13,7 @@ from bench.cli import _status
 from bench.experiment import run
 from bench.parsing import load_config
 from bench.runtime import Runtime
-from bench.soft_token_probe import _balanced, _logistic, _ridge
+from bench.soft_token_probe import _balanced, _logistic, _ridge, probe_run
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,18 @@ def test_probes_of_a_run(
 def test_what_cannot_be_probed_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _status(["probe", str(tmp_path)]) == 2
     assert "is no finished run" in capsys.readouterr().err
+
+
+def test_a_run_on_zeros_carries_nothing(tmp_path: Path, session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean of n equal rows tells n by its rounding; that is no information."""
+    monkeypatch.setenv("MOLGRAFT_CACHE", str(session_cache))
+    zeros = "graph_input={train: zero, test: zero}"
+    settings = [*QUICK, "limits={train: 120, validation: 8}", "evaluation.limit=60", zeros]
+    runtime = Runtime(runs=tmp_path, cache=session_cache, progress=False, tracking="none")
+    folder = run(load_config("demo", settings), runtime).run.path
+    for row in probe_run(folder, runtime, limit=120)["facts"].values():
+        for key in ("value", "initial"):
+            assert abs(row[key] - (0.0 if row["measure"] == "r2" else 0.5)) < 0.05
 
 
 def test_probes_find_what_is_there_and_nothing_else() -> None:

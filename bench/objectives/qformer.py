@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from encoders.base import Encoder, EncoderModule, Level, MoleculeBatch
+from encoders.base import Encoder, EncoderError, EncoderModule, Level, MoleculeBatch
 from encoders.objectives import Losses, Objective, ObjectiveModule
 from encoders.text_encoder import TextEncoder, TextReader
 from projectors.qformer import QFormer
@@ -40,6 +40,12 @@ class QFormerObjective(Objective):
     text_encoder: TextEncoder = field(default_factory=lambda: TextEncoder(max_length=128))
     projection: Annotated[int, Ge(1)] = 256
     temperature: Annotated[float, Gt(0)] = 0.1
+
+    def __post_init__(self) -> None:
+        if self.projector.weights is not None:
+            raise EncoderError("objective qformer: `projector.weights` is not read; name a BERT in `text_encoder`")
+        if self.text_encoder.frozen:
+            raise EncoderError("objective qformer: `text_encoder.frozen` has no meaning; text and queries share layers")
 
     @property
     def text(self) -> TextEncoder:  # noqa: D102 - inherited
@@ -84,6 +90,5 @@ class QFormerObjectiveModule(ObjectiveModule):
         if texts is None:
             raise ValueError("the Q-Former's objective reads texts")
         rows = encoder(batch, frozenset({self.level}))[self.level]
-        drawn = generator if rows.values.device.type == generator.device.type else None
-        losses = self.pretraining(rows, texts["input_ids"], texts["attention_mask"], generator=drawn)
+        losses = self.pretraining(rows, texts["input_ids"], texts["attention_mask"], generator=generator)
         return {name: loss for name, loss in losses.items() if name != "loss"}
