@@ -26,6 +26,8 @@ from bench.errors import is_user_error
 from bench.registry import PLUGINS_VARIABLE
 from bench.run_store import is_disk_error
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="molgraft",
     no_args_is_help=True,
@@ -77,10 +79,12 @@ def _status(arguments: Sequence[str] | None) -> int:
     try:
         given = list(arguments) if arguments is not None else None
         status = app(args=given, prog_name="molgraft", standalone_mode=False)
+        if status == _INTERRUPTED:  # typer turns the interrupt itself into this
+            raise KeyboardInterrupt
         return status if isinstance(status, int) else 0
     except (typer.Abort, KeyboardInterrupt):
         print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
     except BrokenPipeError:  # the reader of our output, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bench.registry import Registry
 
 
@@ -35,6 +37,7 @@ def list_(
         "data": _data,
         "presets": partial(_files, "presets"),
         "studies": partial(_files, "studies"),
+        "pretraining": partial(_files, "pretraining"),
     }
     if what is not None and what not in listings:
         raise UserError(f"list {what}: unknown; it is one of {', '.join(listings)}")
@@ -118,8 +121,16 @@ def _files(folder: str) -> list[dict[str, Any]]:
     for name, path in shipped_files(folder).items():
         lines = path.read_text(encoding="utf-8").splitlines()
         comment = [line.lstrip("# ") for line in lines if line.startswith("#")]
-        rows.append({"name": name, "summary": " ".join(comment), "origin": str(path)})
+        summary = " ".join(comment) or " ".join(str(_question(path)).split())
+        rows.append({"name": name, "summary": summary, "origin": str(path)})
     return rows
+
+
+def _question(path: Path) -> object:
+    """What a study asks."""
+    import yaml
+
+    return yaml.safe_load(path.read_text(encoding="utf-8")).get("question", "")
 
 
 def _summary(component: type) -> str:

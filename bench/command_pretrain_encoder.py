@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def pretrain_encoder(
     config: Annotated[
         str,
-        typer.Argument(help="Name of one of our pretrainings (multi-level, masking, contrastive), or a YAML file."),
+        typer.Argument(
+            help="multi-level, masking, contrastive or qformer (`molgraft list pretraining`), or a YAML file."
+        ),
     ],
     settings: command_run._Set = None,
     seed: Annotated[int | None, typer.Option(help="The pretraining's seed.", min=0)] = None,

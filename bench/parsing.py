@@ -65,7 +65,8 @@ def find_config(source: str, beside: Path | None = None, folder: str = "presets"
     near = difflib.get_close_matches(source, shipped, n=1)
     suggestion = f" Did you mean {near[0]}?" if near else ""
     raise UserError(
-        f"{source}: neither a YAML file nor one of our {folder}.{suggestion} Known: {', '.join(sorted(shipped))}."
+        f"{source}: neither a YAML file nor one that molgraft ships.{suggestion} Known {folder}: "
+        f"{', '.join(sorted(shipped))}."
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,11 +62,14 @@ def load_study(
     components = registry()
     study = build(Study, read_yaml(path), components)
     base = load_mapping(_beside(study.extends, path))
-    cells = {alias: _cell(base, alias, changes, overrides, components) for alias, changes in study.cells.items()}
+    declared = {alias: _cell(base, alias, changes, overrides, components) for alias, changes in study.cells.items()}
+    cells = declared
     if study.count_match is not None:
         cells = match_tokens(cells, study.count_match)
     if study.match_params is not None:
         cells = match_parameters(cells, study.match_params, runtime or Runtime())
+    for line in _adjusted(declared, cells):
+        (runtime or Runtime()).say(line)
     return study, cells
 
 
@@ -100,6 +103,15 @@ def run_study(
     if failures:
         raise UserError(f"{len(failures)} of {total} runs of study {study.name} are not done: {'; '.join(failures)}")
     return results
+
+
+def _adjusted(declared: Mapping[str, RunConfig], cells: Mapping[str, RunConfig]) -> Iterator[str]:
+    """What was changed to make projectors comparable, cell by cell."""
+    for alias, config in cells.items():
+        for part in fields(config.projector):
+            before, after = (getattr(c.projector, part.name) for c in (declared[alias], config))
+            if before != after:
+                yield f"cell {alias}: projector.{part.name} {before} -> {after}, to match"
 
 
 def _cell(base: Mapped, alias: str, changes: object, overrides: Sequence[str], components: Registry) -> RunConfig:

@@ -333,9 +333,9 @@ def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
 
 def test_an_unknown_preset_is_refused_with_a_suggestion() -> None:
     message = refusal(source="dmeo")
-    for part in ("dmeo: neither a YAML file nor one of our presets", "Did you mean demo?", "chebi20-tiny, demo"):
+    for part in ("dmeo: neither a YAML file nor one that molgraft ships", "Did you mean demo?", "chebi20-tiny, demo"):
         assert part in message
-    with pytest.raises(UserError, match="nothing: neither a YAML file nor one of our studies"):
+    with pytest.raises(UserError, match="nothing: neither a YAML file nor one that molgraft ships"):
         find_config("nothing", folder="studies")
 
 
