@@ -65,7 +65,9 @@ def read_state(path: str) -> dict[str, Tensor]:
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise EncoderError(f"weights {path}: no such file")
+        raise EncoderError(f"weights {path}: {'a folder; name the file in it' if file.is_dir() else 'no such file'}")
+    if file.suffix != ".safetensors" and not _looks_like_torch(file):
+        raise EncoderError(f"weights {path}: no checkpoint; torch and safetensors files are read")
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
@@ -81,6 +83,12 @@ def read_state(path: str) -> dict[str, Tensor]:
     if not state:
         raise EncoderError(f"weights {path}: holds no state dict, but {type(loaded).__name__}")
     return state
+
+
+def _looks_like_torch(file: Path) -> bool:
+    """Whether a file begins as torch writes them: a zip archive, or, before torch 1.6, a pickle."""
+    with file.open("rb") as opened:
+        return opened.read(2) in (b"PK", b"\x80\x02")
 
 
 def without_prefix(state: State) -> State:
