@@ -256,7 +256,9 @@ def _show(folder: Path, summary: dict[str, Any], as_json: bool) -> None:
             typer.echo(f"  {count} {part} rows were unusable; they are listed in {folder / 'rejected.csv'}")
     for entry in summary["evaluations"]:
         limited = ", LIMITED" if entry["limited"] else ""
-        typer.echo(f"  {entry['task']} on {entry['data']} {entry['split']}, n = {entry['n']}{limited}")
+        typer.echo(
+            f"  {entry['task']} on {entry['data']} {entry['split']}, n = {entry['n']}{limited}{_how_asked(entry)}"
+        )
         for score in entry["scores"]:
             values = "  ".join(f"{name} {_number(m)}" for name, m in score["metrics"].items())
             typer.echo(f"    {score['protocol']}: {values}  invalid {score['n_invalid']}")
@@ -273,6 +275,15 @@ def _show(folder: Path, summary: dict[str, Any], as_json: bool) -> None:
             )
         else:
             typer.echo(f"    reliance on the graph: n/a, {reliance['reason']}")
+
+
+def _how_asked(entry: dict[str, Any]) -> str:
+    """What tells an evaluation of a run from its others."""
+    graph = entry["graph_input"]["name"]
+    text = (entry.get("text_input") or {}).get("name")
+    parts = [f"graphs: {graph}"] if graph != "real" else []
+    parts += [f"asked in: {text}"] if text else []
+    return "".join(f", {part}" for part in parts)
 
 
 def _number(metric: dict[str, Any]) -> str:

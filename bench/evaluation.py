@@ -147,6 +147,7 @@ def score(prepared: Prepared, run: RunDirectory, runtime: Runtime) -> list[dict[
                 "evaluation_id": evaluation_id(config, data.task),
                 "examples_id": examples_hash(data.examples),
                 "graph_input": to_mapping(config.graph_input.test),
+                "text_input": to_mapping(config.evaluation.text_input),
                 "generation": to_mapping(config.evaluation.generation),
                 "predict_id": identity,
                 "generated_tokens": sum(prediction.tokens for prediction in predictions),
