@@ -23,6 +23,7 @@ from encoders.gcn import Gcn
 from encoders.gin import Gin
 from encoders.graphsage import GraphSage
 from encoders.hierarchical import Hierarchical
+from encoders.message_passing import read_out
 from encoders.molclr import MolClr
 from encoders.moleculestm import MoleculeStm
 from encoders.ogb_features import InstructMol2, Ogb9
@@ -283,3 +284,38 @@ class _Bomb:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (self.path,)
+
+
+def test_the_encoder_as_instructmol_feeds_it(golden: Path, tmp_path: Path) -> None:
+    """Its own weights, with a chirality table of five rows, on two of nine atom features; and on all of them."""
+    state = torch.load(golden / "instructmol" / "state.pt", weights_only=True)["encoder"]
+    torch.save({name: tensor.float() for name, tensor in state.items()}, tmp_path / "encoder.pth")
+    with np.load(golden / "instructmol" / "golden.npz") as file:
+        smiles = [str(text) for text in file["smiles"]]
+        weights = str(tmp_path / "encoder.pth")
+        found = encoded(MoleculeStm(scheme=InstructMol2(chirality_rows=5), weights=weights), smiles, tmp_path)
+        assert np.abs(found["atom"].values.numpy() - file["h_node"]).max() < 1e-5
+        assert np.abs(found["graph"].values.numpy() - file["h_graph_mean"]).max() < 1e-5
+        whole = encoded(MoleculeStm(scheme=Ogb9(chirality_rows=5), weights=weights), smiles, tmp_path)
+        prefix = file["h_node_ogb93_prefix"]
+        assert np.abs(whole["atom"].values[: len(prefix)].numpy() - prefix).max() < 1e-5
+
+
+def test_batch_norm_in_training_is_that_of_llamo(golden: Path, tmp_path: Path) -> None:
+    state = torch.load(golden / "llamo" / "state.pt", weights_only=True)["encoder"]
+    torch.save({name: tensor.float() for name, tensor in state.items()}, tmp_path / "encoder.pth")
+    encoder = MoleculeStm(weights=str(tmp_path / "encoder.pth"))
+    module = encoder.build()
+    encoder.load(module)
+    with np.load(golden / "llamo" / "model_golden.npz") as file:
+        smiles = [str(text) for text in file["smiles_raw"]]
+        store = FeatureStore.open_or_build(tmp_path, encoder.features(), smiles)
+        with torch.no_grad():
+            found = module.train()(store.batch(smiles), frozenset(encoder.provides()))
+        for level in range(6):
+            pooled = read_out(found[f"layer:{level}"], "mean").values.numpy()
+            expected = file["h_pool_trainbn"][:, level]
+            assert (np.abs(pooled - expected) / (1 + np.abs(expected))).max() < 1e-5
+        norm = module.layers[-1].norm
+        assert np.abs(norm.running_mean.numpy() - file["running_mean_last_after_train"]).max() < 1e-5
+        assert np.abs(norm.running_var.numpy() - file["running_var_last_after_train"]).max() < 1e-5
