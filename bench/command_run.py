@@ -273,6 +273,9 @@ def _show(folder: Path, summary: dict[str, Any], as_json: bool) -> None:
                 f"    reliance on the graph: {reliance['value']:+.4f} nats per token [{low:+.4f}, {high:+.4f}], graphs "
                 f"swapped ({reliance['swap']}), n = {reliance['n']}{left_out}"
             )
+            for protocol, changes in reliance["metrics"].items():
+                shown = "  ".join(f"{name} {_change(change)}" for name, change in changes.items())
+                typer.echo(f"    answers with their own graph less answers with the other, {protocol}: {shown}")
         else:
             typer.echo(f"    reliance on the graph: n/a, {reliance['reason']}")
 
@@ -284,6 +287,13 @@ def _how_asked(entry: dict[str, Any]) -> str:
     parts = [f"graphs: {graph}"] if graph != "real" else []
     parts += [f"asked in: {text}"] if text else []
     return "".join(f", {part}" for part in parts)
+
+
+def _change(change: dict[str, Any]) -> str:
+    if change["value"] is None:
+        return "n/a"
+    interval = "" if change["ci95"] is None else " [{:+.4f}, {:+.4f}]".format(*change["ci95"])
+    return f"{change['value']:+.4f}{interval}"
 
 
 def _number(metric: dict[str, Any]) -> str:

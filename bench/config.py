@@ -233,6 +233,8 @@ class Evaluation:
         ids: only these examples; stamped likewise.
         protocols: each gives its own row; rows of different protocols are never ranked together.
         reliance: the graph that each one is swapped for to measure whether the graph is used; None to skip it.
+        reliance_answers: whether answers are generated under the swapped graphs too, so that the change of every metric
+            is measured beside the change of the gold answer's likelihood; it doubles the time that generation takes.
         text_input: how molecules are written when the trained model is asked; None for as in training.
     """
 
@@ -243,6 +245,7 @@ class Evaluation:
     generation: Generation = field(default_factory=Generation)
     protocols: Annotated[tuple[Protocol, ...], MinLen(1)]
     reliance: GraphInput | None = None
+    reliance_answers: bool = True
     text_input: TextInput | None = None
 
 

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import Progress
 
+from bench.device import device_of, seeded
 from bench.errors import ConfigError, UserError
-from bench.experiment import device_of
-from bench.identity import derived_seed
+from bench.features import open_features
 from bench.model_files import contents
 from bench.parsing import apply_overrides, build
 from bench.registry import Registry, registry
@@ -107,7 +106,7 @@ def encode_table(
         raise UserError(f"encoder {encoder.name} provides no level, so there is nothing to write")
     chosen = tuple(levels) or tuple(provided)
     texts = [cell or "" for cell in table.column(column)]
-    store = _features(encoder, texts, runtime)
+    store = open_features(encoder.features(), texts, runtime)
     rejected = {row: store.rejected[text] for row, text in enumerate(texts) if text in store.rejected}
     kept = np.array([row for row in range(len(texts)) if row not in rejected], dtype=np.int64)
     _write_rejected(output, table, texts, rejected)
@@ -128,22 +127,8 @@ def rejected_file(output: Path) -> Path:
     return output.with_name(f"{output.name.removesuffix('.npz')}.rejected.csv")
 
 
-def _features(encoder: Encoder, texts: Sequence[str], runtime: Runtime) -> FeatureStore:
-    molecules = list(dict.fromkeys(texts))
-    with Progress(console=runtime.console, disable=not runtime.bars, transient=True) as progress:
-        bar = progress.add_task("featurising molecules", total=len(molecules))
-        return FeatureStore.open_or_build(
-            runtime.cache_folder("features"),
-            encoder.features(),
-            molecules,
-            workers=runtime.workers,
-            advance=lambda done: progress.advance(bar, done),
-        )
-
-
 def _module(encoder: Encoder, runtime: Runtime, seed: int) -> EncoderModule:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(seed, "encoder"))
+    with seeded(seed, "encoder"):
         module = encoder.build()
     encoder.load(module)
     return module.eval().to(device_of(runtime))

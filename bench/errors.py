@@ -27,6 +27,10 @@ class RunBusyError(UserError):
     """Another process holds the run's lock."""
 
 
+class NotFiniteError(ArithmeticError):
+    """The training loss became NaN or infinite."""
+
+
 def is_user_error(error: BaseException) -> bool:
     """Whether `error` is one whose message is meant for the user."""
     return bool(getattr(error, "is_user_error", False))

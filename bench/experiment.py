@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,8 +13,9 @@ import torch
 
 from bench.collate import Collator, Layout, TrainingExamples
 from bench.config import RunConfig
+from bench.device import device_of, seeded
 from bench.errors import ConfigError, UserError
-from bench.evaluation import TrainedModel, ask, atoms_of, evaluation_missing, score, score_missing, substitutes
+from bench.evaluation import ask, evaluation_missing, score, score_missing
 from bench.identity import derived_seed
 from bench.language_model import attach_lora, embedding_width, load
 from bench.model import GraphLanguageModel
@@ -26,6 +26,7 @@ from bench.run_store import RunDirectory, read_json, write_bytes, write_json
 from bench.runtime import Runtime
 from bench.session import Log, Mirror, recorded, refuse_failed
 from bench.stage_log import StageOutcome
+from bench.trained_model import TrainedModel, atoms_of, substitutes
 from bench.trainer import StageJob, train_stage
 from encoders.base import MoleculeBatch
 from tasks.data import Catalogue
@@ -143,12 +144,12 @@ def build_model(prepared: Prepared, runtime: Runtime) -> tuple[GraphLanguageMode
         )
     llm.requires_grad_(False)
     if any(stage.trains.llm == "lora" for stage in config.stages):
-        with _seeded(config.seed, "lora"):
+        with seeded(config.seed, "lora"):
             llm = attach_lora(llm, config.llm.lora)
-    with _seeded(config.seed, "encoder"):
+    with seeded(config.seed, "encoder"):
         encoder = config.encoder.build()
     config.encoder.load(encoder)
-    with _seeded(config.seed, "projector"):
+    with seeded(config.seed, "projector"):
         projector = config.projector.build(prepared.levels, embedding_width(llm))
     config.projector.load(projector)
     trainable = config.encoder.is_trainable
@@ -201,16 +202,6 @@ def _sample(prepared: Prepared, collator: Collator) -> MoleculeBatch | None:
     examples = subset(prepared.stages[0].training, _SAMPLE)  # whatever later stages train on, the first is the same
     molecules = list(dict.fromkeys(molecule for example in examples for molecule in example.molecules))
     return collator.store.batch(molecules[:_SAMPLE]) if collator.store is not None else None
-
-
-def device_of(runtime: Runtime) -> torch.device:
-    """The device that `auto` means here, or the one that was asked for."""
-    if runtime.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(runtime.device)
-    except RuntimeError as error:
-        raise UserError(f"--device {runtime.device}: {str(error).splitlines()[0]}") from None
 
 
 def _work(prepared: Prepared, directory: RunDirectory, runtime: Runtime, mirror: Mirror) -> dict[str, Any]:
@@ -278,13 +269,6 @@ def _empty(folder: Path) -> None:
     for item in folder.iterdir():
         if item.name != "lock":
             shutil.rmtree(item) if item.is_dir() else item.unlink()
-
-
-@contextmanager
-def _seeded(seed: int, purpose: str) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(seed, purpose))
-        yield
 
 
 def _in_words(outcome: StageOutcome) -> str:

@@ -105,6 +105,16 @@ def reliance_id(config: RunConfig, trained: str, examples: Sequence[Example]) ->
     )
 
 
+def swapped_answers_id(config: RunConfig, trained: str, task: Task, examples: Sequence[Example]) -> str:
+    """Hash of the answers that are generated while graphs are swapped."""
+    return content_hash(
+        {
+            "predict": predict_id(config, trained, task, examples),
+            "reliance": reliance_id(config, trained, examples),
+        }
+    )
+
+
 def score_id(predicted: str, protocol: object, metrics: Sequence[object], depends_on: Mapping[str, str]) -> str:
     """Hash of scores: the predictions, the protocol's and its metrics' declarations, its tokenizer and packages."""
     return content_hash(

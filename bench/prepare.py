@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rich.progress import Progress
-
 from bench.config import TINY, RunConfig, Stage, WeightedTask
 from bench.errors import UserError
+from bench.features import open_features
 from bench.identity import Inputs, cell_id, content_hash, examples_hash, stage_ids
 from bench.language_model import LocatedModel, locate
 from bench.model import wire
@@ -107,10 +106,17 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
         _refuse_losses(listed, reader.rows_read[split], split, reader.rejections, config, runtime)
     llm = _language_model(config, reader, runtime)
 
-    store = _feature_store(config, [*_all_examples(stages, evaluations)], runtime)
+    every = (molecule for example in _all_examples(stages, evaluations) for molecule in example.molecules)
+    store = open_features(config.encoder.features() if config.projector.places_tokens else (), every, runtime)
+
+    # Written once for each way, and not for every stage and part: SELFIES take milliseconds a molecule.
+    unwritable = {
+        written: _unwritable(_all_examples(stages, evaluations), written)
+        for written in {config.text_input, config.asked_in}
+    }
 
     def unreadable(examples: Sequence[Example], split: str, written: TextInput) -> frozenset[str]:
-        rejected = _rejected(examples, {**store.rejected, **_unwritable(examples, written)})
+        rejected = _rejected(examples, {**store.rejected, **unwritable[written]})
         listed = reader.rejections.setdefault(split, [])
         listed += [rejection for rejection in rejected.values() if rejection not in listed]  # stages share examples
         _refuse_losses(list(rejected.values()), len(examples), split, reader.rejections, config, runtime)
@@ -264,20 +270,6 @@ def _small_model(config: RunConfig, reader: _Reader, runtime: Runtime) -> Locate
     return ensure_small_model(corpus_of(training), config.llm.tiny, runtime)
 
 
-def _feature_store(config: RunConfig, examples: Sequence[Example], runtime: Runtime) -> FeatureStore:
-    molecules = list(dict.fromkeys(molecule for example in examples for molecule in example.molecules))
-    schemes = config.encoder.features() if config.projector.places_tokens else ()
-    with Progress(console=runtime.console, disable=not runtime.bars, transient=True) as progress:
-        bar = progress.add_task("featurising molecules", total=len(molecules))
-        return FeatureStore.open_or_build(
-            runtime.cache_folder("features"),
-            schemes,
-            molecules,
-            workers=runtime.workers,
-            advance=lambda done: progress.advance(bar, done),
-        )
-
-
 def _all_examples(stages: Iterable[StageData], evaluations: Iterable[EvaluationData]) -> Iterable[Example]:
     for data in stages:
         yield from data.training
@@ -286,7 +278,7 @@ def _all_examples(stages: Iterable[StageData], evaluations: Iterable[EvaluationD
         yield from evaluated.examples
 
 
-def _unwritable(examples: Sequence[Example], text_input: TextInput) -> dict[str, str]:
+def _unwritable(examples: Iterable[Example], text_input: TextInput) -> dict[str, str]:
     """Molecules that cannot be written in the way that the prompt asks for, and why."""
     reasons = {}
     for molecule in dict.fromkeys(molecule for example in examples for molecule in example.molecules):

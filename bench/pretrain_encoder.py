@@ -13,17 +13,16 @@ import yaml
 from safetensors.torch import save
 from torch import Tensor
 
-from bench.experiment import device_of
+from bench.device import device_of
 from bench.parsing import to_mapping
 from bench.pretraining_config import FOLDER, PretrainingConfig
 from bench.pretraining_data import PreparedPretraining, prepare_pretraining
 from bench.pretraining_loop import Pretrainer
 from bench.provenance import provenance
 from bench.retrieval import retrieval_figures
-from bench.run_store import RunDirectory, read_json, read_jsonl, write_bytes, write_json, write_text
+from bench.run_store import RunDirectory, is_whole, read_json, read_jsonl, write_bytes, write_json, write_text
 from bench.runtime import Runtime
 from bench.session import Log, Mirror, recorded, refuse_failed
-from bench.trainer import is_whole
 from tasks.data import Catalogue
 
 ENCODER_FILE = "encoder.safetensors"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ConfigError, UserError
+from bench.features import open_features
 from bench.identity import content_hash
 from bench.model_files import HUB_NAME, contents, files_identity, from_hub
 from bench.pretraining_config import DataPart, PretrainingConfig
@@ -95,7 +96,9 @@ def prepare_pretraining(
         "validation": reader.pairs("validation", config.data.validation),
         "retrieval": reader.pairs("retrieval", config.data.retrieval),
     }
-    store = _feature_store(config, [pair.smiles for pairs in parts.values() for pair in pairs], runtime)
+    own = config.encoder.features()
+    schemes = (*own, *(scheme for scheme in config.objective.features() if scheme not in own))
+    store = open_features(schemes, [pair.smiles for pairs in parts.values() for pair in pairs], runtime)
     parts = {name: reader.readable(name, pairs, store) for name, pairs in parts.items()}
     if len(parts["training"]) < 2:
         raise UserError(f"data.training: {len(parts['training'])} rows are left, and a pretraining needs at least two")
@@ -239,22 +242,6 @@ class _Reader:
         found = [compute(each) for each in self._runtime.tracked(smiles, what, len(smiles))]
         write_text(remembered, json.dumps(found))
         return found
-
-
-def _feature_store(config: PretrainingConfig, molecules: Sequence[str], runtime: Runtime) -> FeatureStore:
-    from rich.progress import Progress
-
-    own = config.encoder.features()
-    schemes = (*own, *(scheme for scheme in config.objective.features() if scheme not in own))
-    with Progress(console=runtime.console, disable=not runtime.bars, transient=True) as progress:
-        bar = progress.add_task("featurising molecules", total=len(set(molecules)))
-        return FeatureStore.open_or_build(
-            runtime.cache_folder("features"),
-            schemes,
-            molecules,
-            workers=runtime.workers,
-            advance=lambda done: progress.advance(bar, done),
-        )
 
 
 def _text_side(declared: TextEncoder | None, corpus: Sequence[str], runtime: Runtime) -> TextSide | None:

@@ -21,12 +21,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from bench.config import Schedule
+from bench.device import seeded
+from bench.errors import NotFiniteError
 from bench.identity import derived_seed
 from bench.pretraining_config import Module
 from bench.pretraining_data import Pair, PreparedPretraining
 from bench.run_store import append_jsonl, read_jsonl, write_bytes, write_text
 from bench.runtime import Runtime
-from bench.stage_log import NotFiniteError
 from encoders.base import MoleculeBatch
 from encoders.objectives import AligningModule, Losses
 
@@ -56,10 +57,10 @@ class Pretrainer:
         self.device = device
         self.step = 0
         text = prepared.text
-        with self._seeded("encoder"):
+        with seeded(self.config.seed, "encoder"):
             self.encoder = config.encoder.build()
         config.encoder.load(self.encoder)
-        with self._seeded("objective"):
+        with seeded(self.config.seed, "objective"):
             self.heads = config.objective.build(
                 config.encoder, text.reader if text else None, text.folder if text else None
             )
@@ -265,12 +266,6 @@ class Pretrainer:
 
     def _at(self, purpose: str) -> torch.Generator:
         return torch.Generator().manual_seed(derived_seed(self.config.seed, purpose))
-
-    @contextmanager
-    def _seeded(self, purpose: str) -> Iterator[None]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derived_seed(self.config.seed, purpose))
-            yield
 
     @contextmanager
     def _everything_seeded(self) -> Iterator[None]:

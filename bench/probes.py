@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.device import seeded
 from bench.errors import UserError
-from bench.identity import derived_seed
+from bench.features import open_features
 from bench.runtime import Runtime
 from encoders.base import Encoder
 from encoders.store import FeatureStore
@@ -66,9 +67,7 @@ def read_probe_data(dataset: DataSet, encoder: Encoder, runtime: Runtime) -> tup
     dataset.require(("smiles", "label"), "a linear probe")
     rows = {split: dataset.rows(split)[0] for split in SPLITS}
     every = [row.values["smiles"] for split in SPLITS for row in rows[split]]
-    store = FeatureStore.open_or_build(
-        runtime.cache_folder("features"), encoder.features(), every, workers=runtime.workers
-    )
+    store = open_features(encoder.features(), every, runtime)
     molecules: dict[Split, tuple[str, ...]] = {}
     labels: dict[Split, NDArray[np.int64]] = {}
     left_out: dict[Split, int] = {}
@@ -97,8 +96,7 @@ def frozen_features(
         seed: of the initialisation, which a pretraining of the same seed starts from.
         level: one with a row per molecule.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(seed, "encoder"))
+    with seeded(seed, "encoder"):
         module = encoder.build().eval()
     encoder.load(module)
     found: dict[Split, Rows] = {}

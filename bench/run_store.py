@@ -101,6 +101,10 @@ class RunDirectory:
         """What the projector had to say while one evaluation was asked, such as its gates."""
         return self.path / "predictions" / f"{predict_id}.observed.json"
 
+    def candidates_file(self, predict_id: str) -> Path:
+        """The likelihood of each candidate answer in one evaluation, a line per example."""
+        return self.path / "predictions" / f"{predict_id}.candidates.jsonl"
+
     def scores_file(self, score_id: str) -> Path:
         """One protocol's scores of one evaluation."""
         return self.path / "scores" / f"{score_id}.json"
@@ -108,6 +112,10 @@ class RunDirectory:
     def reliance_file(self, reliance_id: str) -> Path:
         """Log-likelihoods under the real and the swapped graph, a line per example."""
         return self.path / "reliance" / f"{reliance_id}.jsonl"
+
+    def swapped_answers_file(self, answers_id: str) -> Path:
+        """Answers generated under swapped graphs, a line per example."""
+        return self.path / "reliance" / f"{answers_id}.answers.jsonl"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -246,6 +254,17 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: no such file") from None
     except ValueError as error:
         raise UserError(f"{path}: not readable as JSON: {error}") from None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a safetensors file is there and not cut short."""
+    from safetensors import SafetensorError, safe_open  # torch comes with it, and whoever lists runs has no need of it
+
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def is_disk_error(error: BaseException, folder: Path) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from bench.errors import UserError
 from bench.identity import score_id
 from bench.run_store import RunDirectory, read_json, read_jsonl, write_json
 from tasks.base import AnswerKind, Estimate
-from tasks.metrics.base import Protocol
+from tasks.metrics.base import Protocol, RowFacts, mean_estimate
 
 
 def score_predictions(run: RunDirectory, predicted: str, kind: AnswerKind, protocol: Protocol) -> dict[str, Any]:
@@ -33,7 +35,10 @@ def score_predictions(run: RunDirectory, predicted: str, kind: AnswerKind, proto
             f"{run.path}: {missing} of {len(questions)} answers are missing; `molgraft run` goes on with them"
         )
     table = protocol.score(
-        kind, [answers[row["example_id"]] for row in questions], [row["reference"] for row in questions]
+        kind,
+        [answers[row["example_id"]] for row in questions],
+        [row["reference"] for row in questions],
+        _facts(run, predicted, questions),
     )
     summary = {
         "protocol": table.protocol,
@@ -47,6 +52,63 @@ def score_predictions(run: RunDirectory, predicted: str, kind: AnswerKind, proto
     ids = [row["example_id"] for row in questions]
     write_json(file, {"summary": summary, "example_ids": ids, "per_example": per_example})
     return summary
+
+
+def changes(
+    run: RunDirectory, predicted: str, kind: AnswerKind, protocol: Protocol, swapped: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """By metric, the mean over examples of its value for the run's own answers less that for other answers.
+
+    Only metrics that every example has by itself change in this way (a corpus BLEU by its sentences'), and only
+    examples count for which both values are defined. Positive says that the own answers are better, except of a metric
+    that measures errors.
+
+    Args:
+        run, predicted: where the evaluation's files are.
+        kind: of the answers.
+        protocol: by which both are scored.
+        swapped: the other answers by example; only these examples are compared.
+    """
+    questions = [row for row in read_jsonl(run.questions_file(predicted)) if row["example_id"] in swapped]
+    own = {row["example_id"]: row["text"] for row in read_jsonl(run.predictions_file(predicted))}
+    references = [row["reference"] for row in questions]
+    # Likelihoods of labels were measured for the own answers only, so they have no part here.
+    facts = replace(_facts(run, predicted, questions), probabilities=None)
+    tables = [
+        protocol.score(kind, [answers[row["example_id"]] for row in questions], references, facts)
+        for answers in (own, swapped)
+    ]
+    found = {}
+    for name, estimate in tables[0].metrics.items():
+        other = tables[1].metrics[name]
+        if estimate.per_example is None or other.per_example is None:
+            continue
+        pairs = zip(estimate.per_example, other.per_example, strict=True)
+        differences = [a - b for a, b in pairs if a is not None and b is not None]
+        found[name] = {**described(mean_estimate(differences)), "n": len(differences)}
+    return found
+
+
+def probability_of_first(likelihoods: Sequence[float] | None) -> float | None:
+    """The share of the first of two candidates in their likelihood; None where there are not two."""
+    if likelihoods is None or len(likelihoods) != 2:
+        return None
+    # Written so that neither a large difference overflows nor a tie is anything but a half.
+    difference = likelihoods[1] - likelihoods[0]
+    return 1.0 / (1.0 + math.exp(difference)) if difference < 700 else 0.0
+
+
+def _facts(run: RunDirectory, predicted: str, questions: Sequence[Mapping[str, Any]]) -> RowFacts:
+    """What is known of questions beside their answers."""
+    likelihoods = {row["example_id"]: row["likelihoods"] for row in read_jsonl(run.candidates_file(predicted))}
+    groups = [row["meta"].get("group") for row in questions]
+    return RowFacts(
+        molecules=[tuple(row["molecules"]) for row in questions],
+        probabilities=[probability_of_first(likelihoods.get(row["example_id"])) for row in questions]
+        if likelihoods
+        else None,
+        groups=[str(group) for group in groups] if all(group is not None for group in groups) else None,
+    )
 
 
 def protocol_score_id(predicted: str, kind: AnswerKind, protocol: Protocol) -> str:

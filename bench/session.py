@@ -11,9 +11,8 @@ from contextlib import contextmanager
 
 import torch
 
-from bench.errors import UserError, is_user_error
+from bench.errors import NotFiniteError, UserError, is_user_error
 from bench.run_store import ErrorClass, RunDirectory, State, is_disk_error
-from bench.stage_log import NotFiniteError
 
 Mirror = Callable[[RunDirectory], None]
 """Told of a run directory whenever there is something new in it."""

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from bench.collate import Collator
 from bench.errors import UserError
-from bench.evaluation import TrainedModel, atoms_of, substitutes
 from bench.experiment import build_model, run_directory, trained_model
 from bench.identity import derived_seed, predict_id
 from bench.parsing import load_config
@@ -26,6 +25,7 @@ from bench.prepare import Prepared, prepare, subset
 from bench.run_store import read_json, read_jsonl, write_json
 from bench.runtime import Runtime
 from bench.session import Log
+from bench.trained_model import TrainedModel, atoms_of, substitutes
 from bench.trainer import on_device
 from tasks.base import Example
 from tasks.data import Catalogue

@@ -12,11 +12,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from bench.errors import NotFiniteError
 from bench.run_store import append_jsonl, read_jsonl
-
-
-class NotFiniteError(ArithmeticError):
-    """The training loss became NaN or infinite."""
 
 
 @dataclass(frozen=True, slots=True)

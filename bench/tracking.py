@@ -203,6 +203,10 @@ def _scores(directory: RunDirectory) -> Iterator[tuple[str, float]]:
                 found[f"{asked}/{name}/{position}"] = mean
         if entry["reliance"]["value"] is not None:
             found[f"{asked}/reliance"] = entry["reliance"]["value"]
+            for protocol, changes in entry["reliance"].get("metrics", {}).items():
+                for name, change in changes.items():
+                    if change["value"] is not None:
+                        found[f"{asked}/reliance/{protocol.replace('@', '.')}/{name}"] = change["value"]
     yield from found.items()
 
 

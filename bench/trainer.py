@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
@@ -25,7 +25,7 @@ from bench.config import Optimiser, Stage
 from bench.errors import ConfigError
 from bench.model import GraphLanguageModel
 from bench.progress import ProgressCallback
-from bench.run_store import read_json, write_bytes, write_json
+from bench.run_store import is_whole, read_json, write_bytes, write_json
 from bench.runtime import Runtime
 from bench.sampling import LengthGroups
 from bench.stage_log import StageLog, StageOutcome
@@ -104,15 +104,6 @@ def find_resumable(folder: Path) -> Path | None:
         if path.is_dir() and {file.name for file in path.iterdir()} >= _CHECKPOINT_FILES and _is_readable(path)
     ]
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a safetensors file is there and not cut short."""
-    try:
-        with safe_open(path, "pt"):
-            return True
-    except (OSError, SafetensorError):
-        return False
 
 
 def _is_readable(checkpoint: Path) -> bool:

@@ -16,6 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from encoders.errors import EncoderError as EncoderError
+from encoders.errors import RejectedMoleculeError as RejectedMoleculeError
+from encoders.tensor_files import read_state as read_state
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rdkit.Chem import Mol
@@ -29,16 +33,6 @@ Counts = Mapping[str, "NDArray[np.int64]"]
 
 CONTENT: Mapping[str, bool] = MappingProxyType({"content": True})
 """Metadata of a field that names a file, folder or hub model: what that holds is part of a run's identity."""
-
-
-class RejectedMoleculeError(ValueError):
-    """A molecule that a feature scheme cannot express; the message is the reason that is listed."""
-
-
-class EncoderError(ValueError):
-    """A mistake in an encoder's settings or weights; the message is meant for the user."""
-
-    is_user_error: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from encoders.base import EncoderError
+from encoders.base import EncoderError, read_state
 
 State = Mapping[str, Tensor]
 
@@ -57,40 +51,6 @@ def load_exactly(module: nn.Module, path: str, translated: Callable[[State], Sta
     module.load_state_dict(dict(state))
 
 
-def read_state(path: str) -> dict[str, Tensor]:
-    """The tensors of a file, by name; nothing in it is run.
-
-    Raises:
-        EncoderError: there is no such file, it is cut short, or it holds something other than tensors.
-    """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise EncoderError(f"weights {path}: {'a folder; name the file in it' if file.is_dir() else 'no such file'}")
-    if file.suffix != ".safetensors" and not _looks_like_torch(file):
-        raise EncoderError(f"weights {path}: no checkpoint; torch and safetensors files are read")
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise EncoderError(
-            f"weights {path}: holds more than tensors, which could run code when read; refused"
-        ) from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise EncoderError(f"weights {path}: cannot be read, it may be cut short: {first}") from None
-    state = _tensors(loaded)
-    if not state:
-        raise EncoderError(f"weights {path}: holds no state dict, but {type(loaded).__name__}")
-    return state
-
-
-def _looks_like_torch(file: Path) -> bool:
-    """Whether a file begins as torch writes them: a zip archive, or, before torch 1.6, a pickle."""
-    with file.open("rb") as opened:
-        return opened.read(2) in (b"PK", b"\x80\x02")
-
-
 def without_prefix(state: State) -> State:
     """The tensors under the names that they have without what surrounding modules put before all of them."""
     stripped = dict(state)
@@ -113,16 +73,6 @@ def renamed(state: State, rules: Sequence[tuple[str, str]], dropped: Sequence[st
             name = name.replace(old, new)
         result[name] = tensor
     return result
-
-
-def _tensors(loaded: Any) -> dict[str, Tensor]:
-    """The state dict in what a file held, also where it stands under a key of its own."""
-    if not isinstance(loaded, Mapping):
-        return {}
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(loaded.get(key), Mapping):
-            return _tensors(loaded[key])
-    return {str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
 
 
 def _some(names: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from encoders.base import GraphScheme
-from encoders.checkpoints import pretrain_gnns
 from encoders.features import Pgnn2
 from encoders.message_passing import BondEmbedding, GraphEncoder
 
@@ -32,9 +30,6 @@ class Gat(GraphEncoder):
 
     def layer(self) -> nn.Module:  # noqa: D102 - inherited
         return GatConvolution(self.scheme, self.width, self.heads)
-
-    def translated(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:  # noqa: D102 - inherited
-        return pretrain_gnns(state)
 
 
 class GatConvolution(nn.Module):

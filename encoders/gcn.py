@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from encoders.base import GraphScheme
-from encoders.checkpoints import pretrain_gnns
 from encoders.features import Pgnn2
 from encoders.message_passing import BondEmbedding, GraphEncoder, gathered
 
@@ -25,9 +23,6 @@ class Gcn(GraphEncoder):
 
     def layer(self) -> nn.Module:  # noqa: D102 - inherited
         return GcnConvolution(self.scheme, self.width)
-
-    def translated(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:  # noqa: D102 - inherited
-        return pretrain_gnns(state)
 
 
 class GcnConvolution(nn.Module):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from encoders.base import GraphScheme
-from encoders.checkpoints import pretrain_gnns
 from encoders.features import Pgnn2
 from encoders.message_passing import BondEmbedding, GraphEncoder, gathered
 
@@ -28,9 +26,6 @@ class Gin(GraphEncoder):
 
     def layer(self) -> nn.Module:  # noqa: D102 - inherited
         return GinConvolution(self.scheme, self.width)
-
-    def translated(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:  # noqa: D102 - inherited
-        return pretrain_gnns(state)
 
 
 class GinConvolution(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from encoders.base import GraphScheme
-from encoders.checkpoints import pretrain_gnns
 from encoders.features import Pgnn2
 from encoders.message_passing import BondEmbedding, GraphEncoder, gathered
 
@@ -26,9 +24,6 @@ class GraphSage(GraphEncoder):
 
     def layer(self) -> nn.Module:  # noqa: D102 - inherited
         return GraphSageConvolution(self.scheme, self.width)
-
-    def translated(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:  # noqa: D102 - inherited
-        return pretrain_gnns(state)
 
 
 class GraphSageConvolution(nn.Module):

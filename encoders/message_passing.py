@@ -24,7 +24,7 @@ from encoders.base import (
     MoleculeEncoding,
     Ragged,
 )
-from encoders.checkpoints import load_exactly
+from encoders.checkpoints import load_exactly, pretrain_gnns
 from encoders.motifs import MotifScheme
 
 Readout = Literal["mean", "sum", "max"]
@@ -75,13 +75,13 @@ class GraphEncoder(Encoder):
     def layer(self) -> nn.Module:
         """One round: called with `(hidden, source, target, bonds)` it gives the new rows, before batch norm."""
 
-    @abstractmethod
     def translated(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """A published checkpoint's tensors under the names of this module.
+        """A published checkpoint's tensors under the names of this module; by default, of pretrain-gnns' layout.
 
         Raises:
             EncoderError: the layout is not one that this encoder knows.
         """
+        return pretrain_gnns(state)
 
     def provides(self) -> Mapping[Level, int]:  # noqa: D102 - inherited
         layers = {f"layer:{k}": self.width for k in range(self.layers + 1)}

@@ -12,9 +12,9 @@ from annotated_types import Ge, Interval
 from torch import Tensor, nn
 from torch.nn import functional
 
-from encoders.base import CONTENT, Counts, EncoderError, Level, MoleculeEncoding, Ragged
+from encoders.base import CONTENT, Counts, EncoderError, Level, MoleculeEncoding, Ragged, read_state
 from projectors.base import Context, Projector, ProjectorModule, SoftTokens
-from projectors.qformer_weights import for_projector, put, read_weights, translate
+from projectors.qformer_weights import for_projector, put, translate
 from projectors.ragged import dense, equal_tokens, mean_rows
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class QFormer(Projector):
     def load(self, module: ProjectorModule) -> None:  # noqa: D102 - inherited
         if self.weights is None:
             return
-        layout, state = translate(read_weights(self.weights), self.weights)
+        layout, state = translate(read_state(self.weights), self.weights)
         fresh = ("project", *(FRESH_OVER_BERT if layout == "bert" else ()))
         put(module, for_projector(state), self.weights, fresh)
 

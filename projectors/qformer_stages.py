@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from encoders.base import EncoderError, Ragged
+from encoders.base import EncoderError, Ragged, read_state
 from projectors.qformer import FRESH_OVER_BERT, QFormer, readable_rows
-from projectors.qformer_weights import for_projector, put, read_weights, translate
+from projectors.qformer_weights import for_projector, put, translate
 
 IGNORED = -100
 """The label of a position that is not predicted."""
@@ -269,7 +269,7 @@ class QFormerPretraining(nn.Module):
         Raises:
             EncoderError: the file does not hold the tensors that are asked of it.
         """
-        layout, state = translate(read_weights(path), path)
+        layout, state = translate(read_state(path), path)
         fresh: tuple[str, ...] = ()
         if layout == "bert":
             has_head = "lm_bias" in state

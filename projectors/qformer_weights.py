@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from encoders.base import EncoderError
@@ -18,7 +13,6 @@ State = Mapping[str, Tensor]
 Layout = Literal["own", "molca", "bert"]
 
 _OBJECTIVE = "pretraining."  # before all names in the file of a pretraining with objective `qformer`
-_FILES = ("model.safetensors", "pytorch_model.bin")
 
 # LAVIS and BERT call the attention itself `self`, the library's classes `attention`. Published files of 2018 to 2020
 # still have the names that TensorFlow gave a LayerNorm's weight and bias.
@@ -29,32 +23,6 @@ _NAMES = (
     ("LayerNorm.beta", "LayerNorm.bias"),
     ("embeddings.LayerNorm.", "embeddings.layernorm."),
 )
-
-
-def read_weights(path: str) -> dict[str, Tensor]:
-    """The tensors of a file, or of the `model.safetensors` or `pytorch_model.bin` of a folder; nothing in it is run.
-
-    Raises:
-        EncoderError: there is no such file, it is cut short, or it holds something other than tensors.
-    """
-    place = Path(path).expanduser()
-    file = next((place / name for name in _FILES if (place / name).is_file()), place)
-    if not file.is_file():
-        raise EncoderError(f"weights {path}: no such file, and no folder with {' or '.join(_FILES)}")
-    try:
-        is_safe = file.suffix == ".safetensors"
-        loaded: Any = load_file(file) if is_safe else torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise EncoderError(
-            f"weights {path}: holds more than tensors, which could run code when read; refused"
-        ) from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise EncoderError(f"weights {path}: cannot be read, it may be cut short: {first}") from None
-    state = _tensors(loaded)
-    if not state:
-        raise EncoderError(f"weights {path}: holds no state dict, but {type(loaded).__name__}")
-    return state
 
 
 def translate(state: State, path: str) -> tuple[Layout, dict[str, Tensor]]:
@@ -184,13 +152,3 @@ def _head(state: State, root: str) -> dict[str, Tensor]:
             found[name.replace("transform.LayerNorm.", "lm_norm.").replace("transform.dense.", "lm_dense.")] = tensor
     bias = inside.get("bias", inside.get("decoder.bias"))
     return found if bias is None else {**found, "lm_bias": bias}
-
-
-def _tensors(loaded: Any) -> dict[str, Tensor]:
-    """The state dict in what a file held, also where it stands under a key of its own."""
-    if not isinstance(loaded, Mapping):
-        return {}
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(loaded.get(key), Mapping):
-            return _tensors(loaded[key])
-    return {str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}

@@ -67,9 +67,10 @@ class Example:
         id: unique within a data set and split.
         molecules: SMILES; turns refer to them through `slot(index)`.
         turns: the dialogue; the last supervised turn is the gold answer that predictions are compared with.
-        candidates: label texts of a classification, else empty.
-        meta: JSON values that no model reads: `file` and `line` of the row it came from, and what results may show
-            beside the scores (scaffold, functional groups).
+        candidates: label texts of a classification, the positive one first where there are two; else empty.
+        meta: JSON values that no model reads: `file` and `line` of the row it came from, `group` where metrics are
+            averaged over parts (the assays of Tox21), and what results may show beside the scores (scaffold,
+            functional groups).
     """
 
     id: str
@@ -120,8 +121,12 @@ class Task(ABC):
             TaskError: the data set is missing, broken, or lacks a column that the task needs.
         """
 
-    def parse(self, raw: str) -> str | None:
-        """The answer inside a raw generation, or None where it cannot be read as one (counted, never dropped)."""
+    def parse(self, raw: str, example: Example) -> str | None:
+        """The answer inside a raw generation, or None where it cannot be read as one (counted, never dropped).
+
+        Gold answers are read in the same way before the two are compared, so that a task may let models write SELFIES
+        and be scored on SMILES; every gold answer must be readable.
+        """
         return raw.strip()
 
 

@@ -254,7 +254,7 @@ from tasks.caption import Caption
 class Loud(Caption):
     '''Captions in capitals.'''
     name = "loud"
-    def parse(self, raw):
+    def parse(self, raw, example):
         return raw.strip().upper()
 """,
     "features": """

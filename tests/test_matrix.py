@@ -14,6 +14,7 @@ from bench.experiment import run
 from bench.matrix import as_markdown, wiring_matrix
 from bench.parsing import load_config
 from bench.registry import Registry
+from bench.run_store import read_jsonl
 from bench.runtime import Runtime
 from encoders.base import EncoderError
 from encoders.controls import Rewired
@@ -130,5 +131,9 @@ def test_a_test_molecule_that_cannot_be_written_counts_as_wrong(tmp_path: Path, 
     result = run(config, runtime)
     entry = result.summary["evaluations"][0]
     assert entry["n"] == 23
-    assert entry["scores"][0]["n_invalid"] >= 1
+    questions = read_jsonl(result.run.questions_file(entry["predict_id"]))
+    asked = [row["example_id"] for row in questions if row["molecules"] == ["C*"]]
+    answers = {row["example_id"]: row["text"] for row in read_jsonl(result.run.predictions_file(entry["predict_id"]))}
+    assert [answers[name] for name in asked] == [None]
+    assert entry["scores"][0]["n_invalid"] == sum(text is None for text in answers.values())
     assert "it has no SELFIES" in (result.run.path / "rejected.csv").read_text()

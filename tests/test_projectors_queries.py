@@ -321,6 +321,8 @@ def test_fusion_gives_molx_numbers(golden: Path) -> None:
         # The golden's tolerance for the sum is that of its graph part.
         fused = module(MoleculeEncoding(8, levels)).embeds
         torch.testing.assert_close(fused, io["fused"], atol=1e-4, rtol=0)
+        published = torch.stack([io["emb_smiles"], io["emb_graph"], io["emb_fp"]], dim=1)
+        torch.testing.assert_close(module._fused(published)[:, 0], io["fused"], atol=1e-6, rtol=0)
 
 
 # Weights from files

@@ -29,6 +29,33 @@ SEED = 20
 _WEIGHTS_AT_ONCE = 4_000_000  # entries of the (resamples, n) matrix held at a time: 32 MB
 
 
+@dataclass(frozen=True, slots=True)
+class RowFacts:
+    """What is known of each row beside its answer and its gold answer; None where nothing is known of any row.
+
+    Args:
+        molecules: the SMILES that were asked about.
+        probabilities: of the positive label, from a model's likelihoods; None for a row without.
+        groups: the part of the data over which metrics are averaged (an assay of Tox21).
+    """
+
+    molecules: Sequence[tuple[str, ...]] | None = None
+    probabilities: Sequence[float | None] | None = None
+    groups: Sequence[str] | None = None
+
+    def of(self, rows: Sequence[int]) -> RowFacts:
+        """The facts of some rows, in that order."""
+        return RowFacts(*(None if known is None else [known[row] for row in rows] for known in self._all))
+
+    def lengths(self) -> set[int]:
+        """How many rows the known facts are about."""
+        return {len(known) for known in self._all if known is not None}
+
+    @property
+    def _all(self) -> tuple[Sequence[Any] | None, ...]:
+        return self.molecules, self.probabilities, self.groups
+
+
 class Pairs:
     """Answers beside gold answers, row by row, and whatever several metrics derive from them, derived once.
 
@@ -36,14 +63,20 @@ class Pairs:
         predictions: what the protocol lets the metrics see; None for an answer that could not be read.
         references: the gold answers, as many.
         tokenizer: the protocol's, for the metrics that compare tokens.
+        facts: what else is known of each row.
     """
 
     def __init__(
-        self, predictions: Sequence[str | None], references: Sequence[str], tokenizer: Tokenizer | None = None
+        self,
+        predictions: Sequence[str | None],
+        references: Sequence[str],
+        tokenizer: Tokenizer | None = None,
+        facts: RowFacts | None = None,
     ) -> None:
         self.predictions = predictions
         self.references = references
         self.tokenizer = tokenizer
+        self.facts = facts or RowFacts()
         self._derived: dict[str, Any] = {}
 
     def __len__(self) -> int:
@@ -135,13 +168,20 @@ class Protocol(ABC):
         """
         return self._identity(self._metrics_of(kind), self.tokenizer_for(kind))
 
-    def score(self, kind: AnswerKind, predictions: Sequence[str | None], references: Sequence[str]) -> ScoreTable:
+    def score(
+        self,
+        kind: AnswerKind,
+        predictions: Sequence[str | None],
+        references: Sequence[str],
+        facts: RowFacts | None = None,
+    ) -> ScoreTable:
         """The protocol's metrics of `predictions`.
 
         Args:
             kind: what sort of answer the rows hold.
             predictions: the answers; None for one that could not be parsed.
             references: the gold answers in the same order.
+            facts: what else is known of each row, for the metrics that need it.
 
         Returns:
             One estimate per metric. Without a row that the protocol admits, all values are None with a reason.
@@ -152,6 +192,9 @@ class Protocol(ABC):
         metrics = self._metrics_of(kind)
         if len(predictions) != len(references):
             raise TaskError(f"{len(predictions)} predictions beside {len(references)} references: as many are needed")
+        facts = facts or RowFacts()
+        if facts.lengths() - {len(references)}:
+            raise TaskError(f"facts about {facts.lengths()} rows beside {len(references)}: as many are needed")
         tokenizer = self.tokenizer_for(kind)
 
         admitted = [
@@ -160,7 +203,10 @@ class Protocol(ABC):
             if self.admits(kind, prediction, reference)
         ]
         pairs = Pairs(
-            [self.read(kind, predictions[row]) for row in admitted], [references[row] for row in admitted], tokenizer
+            [self.read(kind, predictions[row]) for row in admitted],
+            [references[row] for row in admitted],
+            tokenizer,
+            facts.of(admitted),
         )
         estimates = {
             metric.name: _spread(metric.estimate(pairs), admitted, len(references)) if admitted else _NO_ROWS
