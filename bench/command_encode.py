@@ -41,7 +41,7 @@ def encode(
     from bench.encode import choose_encoder, encode_table, rejected_file
     from bench.errors import UserError
     from bench.runtime import Runtime
-    from tasks.scoring import read_table
+    from tasks.table_files import read_table
 
     if output.suffix != ".npz":
         raise UserError(f"--output {output}: must end in .npz")

@@ -26,6 +26,15 @@ def score(
     reference_column: Annotated[str | None, typer.Option(help="Column of the gold answers.")] = None,
     reference: Annotated[Path | None, typer.Option(help="File with the gold answers; needs --join.")] = None,
     join: Annotated[str | None, typer.Option(help="Column by which rows of both files belong together.")] = None,
+    molecule_column: Annotated[
+        str | None, typer.Option(help="Column of the molecules that were asked about, for what is checked on them.")
+    ] = None,
+    probability_column: Annotated[
+        str | None, typer.Option(help="Column of the positive label's probability, for ROC-AUC.")
+    ] = None,
+    group_column: Annotated[
+        str | None, typer.Option(help="Column of the part over which metrics are averaged, such as an assay.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="A protocol's setting, as tokenizer=PATH or molt5.tokenizer=PATH.", metavar="K=V"),
@@ -40,7 +49,8 @@ def score(
     from rich.console import Console
 
     from tasks.base import TaskError
-    from tasks.scoring import pair, read_table, timed_scores, to_json
+    from tasks.scoring import pair, timed_scores, to_json
+    from tasks.table_files import read_table
 
     protocols = _protocols(protocol, settings or [])
     if file.is_dir():
@@ -57,6 +67,9 @@ def score(
             reference_column=reference_column,
             reference=None if reference is None else read_table(reference),
             join=join,
+            molecule_column=molecule_column,
+            probability_column=probability_column,
+            group_column=group_column,
         )
         status.update(f"scoring {len(pairing.references):,} rows under {protocol}")
         scored = list(timed_scores(pairing, kind, protocols))
@@ -66,6 +79,9 @@ def score(
 
         objects = [to_json(table, seconds) for table, seconds in scored]
         typer.echo(json.dumps(objects[0] if len(objects) == 1 else objects, allow_nan=False))
+        return
+    if len(scored) > 1:
+        _show_together([table for table, _ in scored])
         return
     for table, seconds in scored:
         _show(table, seconds)
@@ -151,6 +167,35 @@ def _built(declaration: type[Protocol], values: Mapping[str, str]) -> Protocol:
             reason = error.errors()[0]["msg"]
             raise TaskError(f"--set {key}={value}: {reason} (protocol {declaration.name})") from error
     return declaration(**parsed)
+
+
+def _show_together(tables: Sequence[ScoreTable]) -> None:
+    """Prints what several protocols say of one file, side by side: numbers of one row must not be set against those of
+    another column."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    grid = Table("metric", title=f"{tables[0].kind}, n = {tables[0].n:,}", title_justify="left")
+    for table in tables:
+        grid.add_column(table.protocol, justify="right")
+    for name in dict.fromkeys(name for table in tables for name in table.metrics):
+        grid.add_row(name, *(_cell(table, name) for table in tables))
+    grid.add_row("invalid", *(f"{table.n_invalid:,}" for table in tables))
+    console.print(grid)
+    for table in tables:
+        for name, estimate in table.metrics.items():
+            if estimate.value is None:
+                console.print(f"{table.protocol}: {name} is undefined: {estimate.reason}", markup=False)
+        identity = "; ".join(f"{key} {value}" for key, value in table.identity.items())
+        console.print(f"{table.protocol}: {identity}", style="dim", markup=False)
+
+
+def _cell(table: ScoreTable, name: str) -> str:
+    estimate = table.metrics.get(name)
+    if estimate is None:
+        return ""
+    return "undefined" if estimate.value is None else f"{estimate.value:.4f}"
 
 
 def _show(table: ScoreTable, seconds: float) -> None:

@@ -26,7 +26,7 @@ from bench.run_store import write_text
 from bench.runtime import Runtime
 from encoders.base import Encoder, EncoderModule, Level
 from encoders.store import FeatureStore
-from tasks.scoring import Table
+from tasks.table_files import Table
 
 
 @dataclass(frozen=True, kw_only=True)

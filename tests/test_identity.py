@@ -26,6 +26,7 @@ from bench.identity import (
     reliance_id,
     score_id,
     stage_ids,
+    swapped_answers_id,
     train_id,
 )
 from bench.parsing import apply_overrides, build, load_config, to_mapping
@@ -77,6 +78,7 @@ def identities(config: RunConfig) -> dict[str, str]:
         "train": trained,
         "predict": predicted,
         "reliance": reliance_id(config, trained, EXAMPLES),
+        "answers": swapped_answers_id(config, trained, task, EXAMPLES),
         "score": score_id(predicted, protocol, (), {}),
     }
 
@@ -140,6 +142,7 @@ EXEMPT = {
     "stages.#.checkpoint_every": "how often a copy is put aside changes no number",
     "evaluation.ids": "the content of the examples is hashed instead",
     "evaluation.limit": "the content of the examples is hashed instead",
+    "evaluation.reliance_answers": "whether one thing more is measured changes no number",
 }
 EXEMPT_BELOW = {
     "llm.tiny": "the model's files are hashed instead",
@@ -194,7 +197,7 @@ def test_every_setting_is_part_of_an_identity_unless_it_changes_no_number(path: 
     if general in EXEMPT or any(written.startswith(prefix) for prefix in EXEMPT_BELOW):
         assert after == before
     elif written.startswith("evaluation.reliance"):
-        assert {key for key in after if after[key] != before[key]} == {"reliance"}
+        assert {key for key in after if after[key] != before[key]} == {"reliance", "answers"}
     elif written.startswith(("evaluation.protocols",)):
         assert after["train"] == before["train"]
         assert after["score"] != before["score"]

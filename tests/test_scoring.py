@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from bench.command_score import score
 from tasks.base import Estimate, ScoreTable, TaskError
 from tasks.metrics.protocols import MolReGPT, MolT5, Strict
-from tasks.scoring import pair, read_table, score_file, to_json
+from tasks.scoring import pair, score_file, to_json
+from tasks.table_files import read_table
 
 DATA = Path(os.environ.get("MOLGRAFT_DATA") or Path(__file__).parent.parent.parent / "shared" / "data")
 ORACLES = DATA / "oracle_predictions"
