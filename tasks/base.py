@@ -90,12 +90,18 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A row that could not be used: where it stands, what it holds, and why it was left out."""
+    """A row that was left out: where it stands, what it holds, and why.
+
+    Args:
+        expected: the row has nothing to ask about, such as a molecule without a label, and there is no fault in it. It
+            is listed and counted all the same, but many of them are no reason to stop.
+    """
 
     file: str
     line: int
     value: str
     reason: str
+    expected: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,14 +79,40 @@ class NoText(TextInput):
 
 @dataclass(frozen=True, kw_only=True)
 class ChatFormat(ABC):
-    """How turns are wrapped for a language model: the strings around each and where its begin and end tokens stand."""
+    """How turns are wrapped for a language model: the strings around each and where its begin and end tokens stand.
+
+    Strings may name special tokens, such as `<|im_start|>`; a tokenizer that knows them reads each as one token.
+    """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    begins: ClassVar[bool] = True
+    """Whether the tokenizer's begin token comes first; where a template has none, a tokenizer may have one all the same
+    (SmolLM's is `<|im_start|>`)."""
+    alternates: ClassVar[bool] = False
+    """Whether questions and answers must take turns, behind at most one system turn; where a template refuses all else,
+    other orders would be written in a way that no model has seen."""
 
     @abstractmethod
     def wrap(self, role: Role, position: int) -> tuple[str, str]:
         """The strings before and after the turn at `position` (0-based); after an answer, they follow its end token."""
+
+    def check(self, roles: Sequence[Role]) -> None:
+        """Make sure that turns can follow each other so, the style's system turn included.
+
+        Raises:
+            TaskError: the format has no form for it.
+        """
+        if not self.alternates:
+            return
+        talk = roles[1:] if roles and roles[0] == "system" else roles
+        for place, role in enumerate(talk):
+            expected = "assistant" if place % 2 else "user"
+            if role != expected:
+                raise TaskError(
+                    f"prompt.chat {self.name} has no form for turns by {', '.join(roles)}: behind at most one system "
+                    f"turn, user and assistant take turns, but turn {place + 1 + len(roles) - len(talk)} is by {role}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +163,8 @@ def render(example: Example, style: PromptStyle, text_input: TextInput, *, graph
     turns: Sequence[Turn] = example.turns
     if style.system is not None:
         turns = (Turn("system", style.system), *turns)
-    segments = [Segment("begin")]
+    style.chat.check([turn.role for turn in turns])
+    segments = [Segment("begin")] if style.chat.begins else []
     for position, turn in enumerate(turns):
         before, after = style.chat.wrap(turn.role, position)
         segments += _text(before)

@@ -86,11 +86,13 @@ class Rewritten(TextInput):
     Args:
         form: `canonical`, RDKit's; `flat`, canonical without stereochemistry, as LLaMo writes; `kekule`, with double
             bonds in the place of aromaticity; `hydrogens`, with every hydrogen as an atom.
+        max_characters: where it is cut, as LLaMo does after 128; None for never.
     """
 
     name: ClassVar[str] = "rewritten"
 
     form: Literal["canonical", "flat", "kekule", "hydrogens"] = "canonical"
+    max_characters: Annotated[int, Ge(1)] | None = None
 
     def write(self, smiles: str) -> str:  # noqa: D102 - inherited
         from rdkit import Chem
@@ -98,10 +100,10 @@ class Rewritten(TextInput):
         molecule = _parsed(smiles)
         if self.form == "kekule":
             Chem.Kekulize(molecule, clearAromaticFlags=True)
-            return str(Chem.MolToSmiles(molecule, kekuleSmiles=True))
         if self.form == "hydrogens":
             molecule = Chem.AddHs(molecule)
-        return str(Chem.MolToSmiles(molecule, isomericSmiles=self.form != "flat"))
+        written = Chem.MolToSmiles(molecule, isomericSmiles=self.form != "flat", kekuleSmiles=self.form == "kekule")
+        return str(written)[: self.max_characters]
 
 
 @dataclass(frozen=True, kw_only=True)
