@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from tasks.base import AnswerKind, Example, Rejection, Split, Task, TaskError, Turn, slot
+from tasks.base import AnswerKind, Example, Rejection, Split, Task, Turn
+from tasks.question_templates import Question
 
 if TYPE_CHECKING:
     from tasks.data import Catalogue
@@ -17,7 +18,7 @@ class Caption(Task):
 
     Args:
         data: a data set with the columns `smiles` and `caption`.
-        question: the user's turn; `{molecule}` is where the molecule stands.
+        question: the user's turn, or the name of a template; `{molecule}` is where the molecule stands.
     """
 
     name: ClassVar[str] = "caption"
@@ -27,14 +28,13 @@ class Caption(Task):
     question: str = "{molecule}\nDescribe the molecule."
 
     def __post_init__(self) -> None:
-        if self.question.count("{molecule}") != 1:
-            raise TaskError(f"task.question is {self.question!r}: it must hold `{{molecule}}` exactly once")
+        Question(self.name, self.question)
 
     def examples(self, split: Split, catalogue: Catalogue) -> tuple[list[Example], list[Rejection]]:  # noqa: D102 - inherited
         dataset = catalogue.get(self.data)
         dataset.require(self.columns, f"task {self.name}")
         rows, rejections = dataset.rows(split)
-        question = self.question.replace("{molecule}", slot(0))
+        asked = Question(self.name, self.question)
         examples = []
         for row in rows:
             smiles, caption = row.values["smiles"].strip(), row.values["caption"].strip()
@@ -42,6 +42,6 @@ class Caption(Task):
                 missing = "SMILES" if not smiles else "caption"
                 rejections.append(Rejection(row.file, row.line, smiles or caption, f"the {missing} is empty"))
                 continue
-            turns = (Turn("user", question), Turn("assistant", caption, supervised=True))
+            turns = (Turn("user", asked.ask(row.id)), Turn("assistant", caption, supervised=True))
             examples.append(Example(row.id, (smiles,), turns, meta={"file": row.file, "line": row.line}))
         return examples, rejections
