@@ -13,8 +13,9 @@ from pydantic import ConfigDict, Field, Strict, StringConstraints, TypeAdapter, 
 
 from tasks.base import SPLITS, Split, TaskError
 from tasks.data_files import shorten, suggest
+from tasks.splits import FRACTIONS
 
-Fix = Literal["undouble_backslashes"]
+Fix = Literal["undouble_backslashes", "whole_labels"]
 
 _Text = Annotated[str, StringConstraints(min_length=1)]
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -26,6 +27,45 @@ _Count = Annotated[int, Strict(), Field(gt=0)]
 _Flag = Annotated[bool, Strict()]
 _Columns = Annotated[dict[_Text, _Text], Field(min_length=1)]
 _Values = Annotated[tuple[str, ...], Field(min_length=1)]
+_Method = Annotated[str, StringConstraints(pattern=r"^(scaffold|random(-[0-9]{1,9})?)$")]
+_Share = Annotated[float, Field(gt=0, lt=1)]
+_Bucket = Annotated[int, Strict(), Field(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """Some of a file's rows, told by a hash: rows of equal value in `by` stay together, wherever they stand.
+
+    Args:
+        by: the column that is hashed (the first eight bytes of its sha256).
+        of: number of buckets.
+        keep: the buckets whose rows are read, from 0.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    by: _Text
+    of: _Count
+    keep: Annotated[tuple[_Bucket, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Join:
+    """Columns that another file adds to each row.
+
+    Args:
+        file: its path, found as the file itself is.
+        by: the column that both files have and whose values are compared, as they stand.
+        columns: the columns that are added.
+        sha256: of the other file as stored.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    file: _Text
+    by: _Text
+    columns: _Values
+    sha256: _Sha256 | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +84,11 @@ class Source:
         delimiter: the character between fields, where the suffix does not tell.
         quotes: whether a double quote encloses a field; by default it does in all but tab-separated files.
         columns: role -> column, in place of the data set's, where this file names them otherwise.
+        header: the names of the columns, where the file has no line that does.
+        fold: only some rows, told by a hash.
+        join: columns that another file adds.
+        origin: where it was made from, where that cannot be read as it is.
+        substitute: it stands in for an official file that is not here; listings say so.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -59,6 +104,11 @@ class Source:
     delimiter: _Character | None = None
     quotes: _Flag | None = None
     columns: _Columns | None = None
+    header: _Values | None = None
+    fold: Fold | None = None
+    join: Join | None = None
+    origin: str = ""
+    substitute: _Flag = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +122,10 @@ class _Common:
     homepage: str = ""
     task: str = ""
     normalise: tuple[Fix, ...] = ()
+    questions: dict[_Text, _Text] = field(default_factory=dict)
+    units: dict[_Text, str] = field(default_factory=dict)
+    split_method: _Method | None = None
+    fractions: tuple[_Share, _Share, _Share] = FRACTIONS
     relative_to: Literal["yaml", "data"]
 
 
@@ -86,7 +140,15 @@ class Description(_Common):
         licence: as its origin states it.
         homepage: where it comes from.
         task: what it is meant for, in words; nothing reads it but people.
-        normalise: named fixes of known defects.
+        normalise: named fixes of known defects: `undouble_backslashes` reads the two backslashes by which some files
+            write one cis/trans bond as one; `whole_labels` reads the labels 0.0 and 1.0 as 0 and 1.
+        questions: label -> what a prompt says about it. For a yes-or-no label a verb phrase that completes "does this
+            molecule ...?" as well as "this molecule is said to ...", such as `cross the blood-brain barrier`; for a
+            number a noun phrase that completes "what is the ... of this molecule?". A label is a role, or, in a data
+            set with the role `task`, a value of that role.
+        units: label -> unit, for numbers only; empty where it has no dimension. A label without one is yes or no.
+        split_method: `scaffold`, `random` or `random-SEED`: all rows of all files are dealt out anew.
+        fractions: of training, validation and test, for `split_method`.
         relative_to: what a file's path starts from: the folder of the YAML file, or the data roots.
         splits: the files of each split.
     """
@@ -96,10 +158,10 @@ class Description(_Common):
 
 @dataclass(frozen=True, kw_only=True)
 class _OneFile(_Common):
-    """The short form for a file with a column that names the split of each row."""
+    """The short form for one file whose rows are told apart by a column, or dealt out by a method."""
 
     file: Annotated[tuple[Source, ...], Field(min_length=1)]
-    split_column: _Text
+    split_column: _Text | None = None
     splits: Annotated[dict[Split, _Values], Field(min_length=1)] = field(
         default_factory=lambda: {split: (split,) for split in SPLITS}
     )
@@ -132,37 +194,45 @@ def load_description(path: Path, default_base: Literal["yaml", "data"]) -> Descr
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        raw = yaml.safe_load(text)
-        twice = _key_that_stands_twice(yaml.compose(text, Loader=yaml.SafeLoader))
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        _refuse_unclear_keys(node, path, set())
+        raw = loader.construct_document(node) if node is not None else None
     except OSError as error:
         raise TaskError(f"cannot read {path}: {error.strerror or error}") from error
+    except RecursionError as error:
+        raise TaskError(f"{path}: its lists or keys are nested too deeply to be read") from error
     except UnicodeDecodeError as error:
         raise TaskError(f"{path} is not UTF-8 text: {error}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         raise TaskError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
-    if twice is not None:
-        raise TaskError(f"{path}:{twice.start_mark.line + 1}: the key {twice.value!r} stands twice; keep one")
     if not isinstance(raw, dict):
         held = "nothing" if raw is None else shorten(str(raw))
         raise TaskError(f"{path} holds {held}; a data set is described by keys, at least columns and splits")
     return raw
 
 
-def _key_that_stands_twice(node: yaml.Node | None) -> yaml.ScalarNode | None:
-    """YAML keeps the last of two equal keys without a word; here a split would vanish."""
+def _refuse_unclear_keys(node: yaml.Node | None, path: Path, seen: set[int]) -> None:
+    """YAML keeps the last of two equal keys without a word, and `<<` puts keys where no reader looks for them."""
+    if node is None or id(node) in seen:  # an alias can lead back to what holds it
+        return
+    seen.add(id(node))
+    inner: list[yaml.Node] = node.value if isinstance(node, yaml.SequenceNode) else []
     if isinstance(node, yaml.MappingNode):
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        seen: set[str] = set()
-        for key in keys:
-            if key.value in seen:
-                return key
-            seen.add(key.value)
-        inner = [value for _, value in node.value]
-    else:
-        inner = node.value if isinstance(node, yaml.SequenceNode) else []
-    return next((found for found in map(_key_that_stands_twice, inner) if found is not None), None)
+        names: set[str] = set()
+        for key, value in node.value:
+            where = f"{path}:{key.start_mark.line + 1}"
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise TaskError(f"{where}: merge keys (<<) are not read; write the keys out where they belong")
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in names:
+                    raise TaskError(f"{where}: the key {key.value!r} stands twice; keep one")
+                names.add(key.value)
+            inner = [*inner, value]
+    for each in inner:
+        _refuse_unclear_keys(each, path, seen)
 
 
 def _source_list(value: Any) -> Any:
@@ -234,6 +304,11 @@ def _place(steps: list[int | str], raw: Any) -> str:
 
 
 def _per_split(short: _OneFile, path: Path) -> Description:
+    common = {each.name: getattr(short, each.name) for each in fields(_Common)}
+    if short.split_column is None:
+        if short.split_method is None:
+            raise TaskError(f"{path}: split_column is missing; for a file without one, state split_method: scaffold")
+        return Description(**common, splits={"train": short.file})
     for source in short.file:
         if source.rows is not None:
             raise TaskError(f"{path}: file.rows counts the rows of one split, but {source.file} holds several; drop it")
@@ -243,12 +318,18 @@ def _per_split(short: _OneFile, path: Path) -> Description:
         split: tuple(replace(source, where={**source.where, short.split_column: values}) for source in short.file)
         for split, values in short.splits.items()
     }
-    common = {each.name: getattr(short, each.name) for each in fields(_Common)}
     return Description(**common, splits=splits)
 
 
 def _check_sources(description: Description, path: Path) -> None:
     roles = set(description.columns) - {"id"}
+    if abs(sum(description.fractions) - 1) > 1e-9:
+        listed = ", ".join(map(str, description.fractions))
+        raise TaskError(f"{path}: fractions of training, validation and test must sum to 1, not {listed}")
+    for labels, held in (("questions", description.questions), ("units", description.units)):
+        for label in held:  # where a column `task` says which label a row is about, its values are the labels
+            if label not in roles and "task" not in roles:
+                raise TaskError(f"{path}: {labels}.{label}: no such role{suggest(label, roles)}")
     for split, sources in description.splits.items():
         for source in sources:
             where = f"{path}: splits.{split}: {source.file}"

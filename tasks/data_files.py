@@ -23,6 +23,9 @@ from typing import Any, NoReturn
 
 from tasks.base import TaskError
 
+LIMIT = 512 * 2**20
+"""Bytes of text, unpacked, up to which a file is read. A file is read whole, which takes about five times as much."""
+
 _GZIP_MAGIC = b"\x1f\x8b"
 _BY_SUFFIX = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".jsonl": "", ".ndjson": ""}  # "" stands for JSON lines
 
@@ -82,9 +85,12 @@ def read_bytes(path: Path) -> bytes:
     """The bytes of a file as stored.
 
     Raises:
-        TaskError: it cannot be read, or holds nothing.
+        TaskError: it cannot be read, holds nothing, or holds more than LIMIT.
     """
     try:
+        size = path.stat().st_size
+        if size > LIMIT:
+            raise too_large(path, f"{size:,} bytes")
         content = path.read_bytes()
     except OSError as error:
         raise TaskError(f"cannot read {path}: {error.strerror or error}") from error
@@ -93,8 +99,21 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
+def too_large(path: Path, size: str) -> TaskError:
+    """What to say of a file that is not read because it would fill the memory."""
+    return TaskError(
+        f"{path} holds {size}, more than the {LIMIT:,} that are read; a file is read whole, and one of this size would "
+        f"fill the memory. Keep the columns and rows that are needed, or make several data sets of it"
+    )
+
+
 def read_records(
-    content: bytes, path: Path, columns: Sequence[str], delimiter: str | None = None, quotes: bool | None = None
+    content: bytes,
+    path: Path,
+    columns: Sequence[str],
+    delimiter: str | None = None,
+    quotes: bool | None = None,
+    header: Sequence[str] | None = None,
 ) -> list[Record]:
     """The rows of a CSV, TSV or JSON-lines file, gzipped or not, reduced to `columns`. Wholly blank lines are skipped.
 
@@ -104,6 +123,7 @@ def read_records(
         columns: names of the columns (for JSON lines: keys) to read; all must be there.
         delimiter: the character between fields; None to tell by the suffix.
         quotes: whether a double quote encloses a field; by default it does in all but tab-separated files.
+        header: the names of the columns of a delimited file whose first line is a row already.
 
     Raises:
         TaskError: the file is damaged, a column is missing, or a row does not fit; the message has file and line.
@@ -116,7 +136,7 @@ def read_records(
         return _json_lines(text, path, columns)
     quoted = separator != "\t" if quotes is None else quotes
     with _csv_fields_up_to(len(text)):
-        return _delimited(text, path, columns, separator, quoted)
+        return _delimited(text, path, columns, separator, quoted, header)
 
 
 def _separator(path: Path) -> str:
@@ -136,9 +156,12 @@ def _separator(path: Path) -> str:
 def _decode(content: bytes, path: Path) -> str:
     if content.startswith(_GZIP_MAGIC):
         try:
-            content = gzip.decompress(content)
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
+                content = packed.read(LIMIT + 1)  # a few packed kilobytes can hold gigabytes
         except (OSError, EOFError, zlib.error) as error:
             raise TaskError(f"{path} is a damaged or cut-off gzip file: {error}") from error
+        if len(content) > LIMIT:
+            raise too_large(path, f"more than {LIMIT:,} bytes when unpacked")
     nul = content.find(b"\0")
     if nul >= 0:
         _fail_at_byte(content, nul, path, "a NUL byte, so this is not UTF-8 text (UTF-16 from a spreadsheet?)")
@@ -164,15 +187,17 @@ def _csv_fields_up_to(length: int) -> Iterator[None]:
             csv.field_size_limit(before)
 
 
-def _delimited(text: str, path: Path, columns: Sequence[str], separator: str, quoted: bool) -> list[Record]:
+def _delimited(
+    text: str, path: Path, columns: Sequence[str], separator: str, quoted: bool, stated: Sequence[str] | None
+) -> list[Record]:
     reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=separator,
         quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
         strict=True,
     )
-    header: list[str] | None = None
-    positions: dict[str, int] = {}
+    header = list(stated) if stated is not None else None
+    positions = {} if header is None else _positions(header, columns, path, 1)
     records: list[Record] = []
     while True:
         line = reader.line_num + 1
@@ -262,8 +287,11 @@ def _as_text(value: Any, column: str, where: str) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        value = json.dumps(value, ensure_ascii=False)  # the turns of a dialogue, which its task reads
     if not isinstance(value, str):
         raise TaskError(f"{where}: {column!r} holds {shorten(json.dumps(value))}; a text or a number is expected")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise TaskError(f"{where}: {column!r} holds half a surrogate pair, which no UTF-8 file can: {shorten(value)}")
-    return value
+    text: str = value
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise TaskError(f"{where}: {column!r} holds half a surrogate pair, which no UTF-8 file can: {shorten(text)}")
+    return text
