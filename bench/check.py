@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,13 +18,15 @@ from bench.language_model import attach_lora, embedding_width, load_skeleton, lo
 from bench.model import GraphLanguageModel, wire
 from bench.model_files import contents
 from bench.parsing import to_mapping
-from bench.prepare import subset
+from bench.prepare import fitting_protocols, subset
 from bench.runtime import Runtime
-from tasks.base import Example
+from tasks.base import Example, Split, Task
 from tasks.data import Catalogue
 from tasks.prompts import UnwritableMoleculeError, as_text, render
 
 _BYTES = {"fp32": 4, "bf16": 2}
+_PROMPTS = 3
+_REASONS = 5
 _PER_TRAINED = 16  # fp32 weight, gradient and AdamW's two moments
 
 
@@ -37,20 +40,27 @@ def inspect(config: RunConfig, runtime: Runtime, catalogue: Catalogue) -> dict[s
     for part, declared in (("encoder", config.encoder), ("projector", config.projector)):
         _collect(missing, lambda d=declared, p=part: contents(d.sources(), replace(runtime, offline=True), p))
     levels = wire(config.encoder, config.projector)
-    examples = {split: _examples(config, split, catalogue, missing) for split in _splits(config)}
+    tasks = [_read(config, task, catalogue, missing) for task in _tasks(config)]
     for task in config.evaluation_tasks():
-        for protocol in config.evaluation.protocols:
+        for protocol in fitting_protocols(config.evaluation.protocols, task):
             _collect(missing, lambda p=protocol, t=task: p.identity(t.answer))
     model = _model(config, levels, runtime, missing)
-    training = subset(examples["train"], config.limits.train)
     return {
         "config": to_mapping(config),
         "levels": dict(levels),
-        "examples": {split: len(found) for split, found in examples.items()},
-        "stages": [_stage(stage, len(training), model) for stage in config.stages],
+        "tasks": [
+            {
+                "task": read.task.name,
+                "data": read.task.data,
+                "examples": {split: len(found) for split, found in read.examples.items()},
+                "left_out": {split: reasons for split, reasons in read.left_out.items() if reasons},
+                "prompts": _prompts(config, read),
+            }
+            for read in tasks
+        ],
+        "stages": [_stage(stage, _seen(config, stage, tasks), model) for stage in config.stages],
         "parameters": _parameters(model) if model else None,
         "memory_gib": _memory(config, model) if model else None,
-        "prompts": [prompt for example in training[:3] if (prompt := _prompt(config, example)) is not None],
         "missing": missing,
     }
 
@@ -60,7 +70,12 @@ def report(found: Mapping[str, Any]) -> str:
     lines = [yaml.safe_dump(found["config"], sort_keys=False, allow_unicode=True).rstrip(), ""]
     levels = ", ".join(f"{level} ({width})" for level, width in found["levels"].items()) or "none"
     lines.append(f"levels read from the encoder: {levels}")
-    lines.append("examples: " + ", ".join(f"{split} {count:,}" for split, count in found["examples"].items()))
+    for task in found["tasks"]:
+        counts = ", ".join(f"{split} {count:,}" for split, count in task["examples"].items())
+        lines.append(f"task {task['task']} on {task['data']}: {counts or 'no examples here'}")
+        for split, reasons in task["left_out"].items():
+            shown = "; ".join(f"{count:,}: {reason}" for reason, count in reasons.items())
+            lines.append(f"  left out of {split}: {shown}")
     if found["parameters"]:
         counts = ", ".join(f"{part} {count:,}" for part, count in found["parameters"].items())
         lines.append(f"parameters: {counts}")
@@ -70,19 +85,55 @@ def report(found: Mapping[str, Any]) -> str:
     if found["memory_gib"]:
         memory = ", ".join(f"{what} {gib:.2f}" for what, gib in found["memory_gib"].items())
         lines.append(f"memory in GiB, activations not counted: {memory}")
-    for prompt in found["prompts"]:
-        lines += ["", f"example {prompt['example_id']}:", prompt["text"]]
+    for task in found["tasks"]:
+        for prompt in task["prompts"]:
+            lines += ["", f"{task['task']}, example {prompt['example_id']}:", prompt["text"]]
     lines += ["", *(f"MISSING: {what}" for what in found["missing"])]
     return "\n".join(lines).rstrip()
 
 
-def _splits(config: RunConfig) -> list[Any]:
-    return list(dict.fromkeys(("train", "validation", config.evaluation.split)))
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A task's examples by split, and how many rows were left out for which reason."""
+
+    task: Task
+    examples: Mapping[Split, Sequence[Example]]
+    left_out: Mapping[Split, Mapping[str, int]]
 
 
-def _examples(config: RunConfig, split: Any, catalogue: Catalogue, missing: list[str]) -> Sequence[Example]:
-    found = _collect(missing, lambda: config.task.examples(split, catalogue)[0])
-    return found or ()
+def _tasks(config: RunConfig) -> list[Task]:
+    """Every task that is trained or asked, each once."""
+    trained = [weighted.task for stage in config.stages for weighted in config.training_tasks(stage)]
+    tasks = [*trained, *config.evaluation_tasks()]
+    return [task for place, task in enumerate(tasks) if task not in tasks[:place]]
+
+
+def _read(config: RunConfig, task: Task, catalogue: Catalogue, missing: list[str]) -> _Read:
+    trained = any(task == weighted.task for stage in config.stages for weighted in config.training_tasks(stage))
+    splits: tuple[Split, ...] = ("train", "validation") if trained else ()
+    splits += (config.evaluation.split,) * (task in config.evaluation_tasks())
+    examples: dict[Split, Sequence[Example]] = {}
+    left_out: dict[Split, Mapping[str, int]] = {}
+    for split in dict.fromkeys(splits):
+        found = _collect(missing, lambda s=split: task.examples(s, catalogue))
+        if found is not None:
+            examples[split] = found[0]
+            left_out[split] = dict(Counter(rejection.reason for rejection in found[1]).most_common(_REASONS))
+    return _Read(task, examples, left_out)
+
+
+def _seen(config: RunConfig, stage: Stage, tasks: Sequence[_Read]) -> int:
+    """The training examples of a stage."""
+    mixture = [weighted.task for weighted in config.training_tasks(stage)]
+    counts = [len(read.examples.get("train", ())) for read in tasks if read.task in mixture]
+    return sum(min(count, config.limits.train or count) for count in counts)
+
+
+def _prompts(config: RunConfig, read: _Read) -> list[dict[str, str]]:
+    """Some examples as they are written: of the training split where there is one."""
+    examples = next((found for found in read.examples.values() if found), ())
+    shown = (_prompt(config, example) for example in subset(examples, config.limits.train)[:_PROMPTS])
+    return [prompt for prompt in shown if prompt is not None]
 
 
 def _collect(missing: list[str], attempt: Any) -> Any:

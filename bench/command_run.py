@@ -267,10 +267,10 @@ def _show(folder: Path, summary: dict[str, Any], as_json: bool) -> None:
                     typer.echo(f"      {name} is n/a: {metric['reason']}")
         reliance = entry["reliance"]
         if reliance["value"] is not None:
-            low, high = reliance["ci95"] or (float("nan"), float("nan"))
+            interval = "" if reliance["ci95"] is None else " [{:+.4f}, {:+.4f}]".format(*reliance["ci95"])
             left_out = f"; {reliance['left_out']} without an equal left out" if reliance["left_out"] else ""
             typer.echo(
-                f"    reliance on the graph: {reliance['value']:+.4f} nats per token [{low:+.4f}, {high:+.4f}], graphs "
+                f"    reliance on the graph: {reliance['value']:+.4f} nats per token{interval}, graphs "
                 f"swapped ({reliance['swap']}), n = {reliance['n']}{left_out}"
             )
             for protocol, changes in reliance["metrics"].items():

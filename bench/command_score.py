@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_type_hints
 import typer
 
 if TYPE_CHECKING:
+    from tasks.audit_keys import Level
     from tasks.base import AnswerKind, ScoreTable
+    from tasks.decontamination import Decontamination
     from tasks.metrics.base import Protocol
+    from tasks.scoring import Pairing
 
 
 def score(
@@ -35,6 +38,17 @@ def score(
     group_column: Annotated[
         str | None, typer.Option(help="Column of the part over which metrics are averaged, such as an assay.")
     ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Leave out rows whose molecules this training data holds, such as chebi20/train; for a run, "
+            "`training` names all that it was trained on. Repeatable.",
+            metavar="PART",
+        ),
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="What makes two molecules the same for --without: canonical, inchikey or scaffold.")
+    ] = "inchikey",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="A protocol's setting, as tokenizer=PATH or molt5.tokenizer=PATH.", metavar="K=V"),
@@ -54,7 +68,7 @@ def score(
 
     protocols = _protocols(protocol, settings or [])
     if file.is_dir():
-        _score_run(file, protocols, as_json)
+        _score_run(file, protocols, without or [], by, as_json)
         return
     if task is None:
         raise TaskError("--task: a file does not say what its answers are; give caption, molecule, ...")
@@ -71,15 +85,21 @@ def score(
             probability_column=probability_column,
             group_column=group_column,
         )
+        leaks = _leaks(pairing, without or [], by) if without else None
+        if leaks is not None:
+            pairing = pairing.where([not is_leaked for is_leaked in leaks.leaked])
         status.update(f"scoring {len(pairing.references):,} rows under {protocol}")
         scored = list(timed_scores(pairing, kind, protocols))
 
     if as_json:
         import json
 
-        objects = [to_json(table, seconds) for table, seconds in scored]
+        stated = {} if leaks is None else {"without": dict(leaks.description)}
+        objects = [{**to_json(table, seconds), **stated} for table, seconds in scored]
         typer.echo(json.dumps(objects[0] if len(objects) == 1 else objects, allow_nan=False))
         return
+    if leaks is not None:
+        typer.echo(_in_words(leaks.description))
     if len(scored) > 1:
         _show_together([table for table, _ in scored])
         return
@@ -87,21 +107,51 @@ def score(
         _show(table, seconds)
 
 
-def _score_run(folder: Path, protocols: Sequence[Protocol], as_json: bool) -> None:
+def _leaks(pairing: Pairing, names: Sequence[str], by: str) -> Decontamination:
+    from tasks.base import TaskError
+    from tasks.data import Catalogue
+    from tasks.decontamination import decontaminate
+
+    if pairing.facts.molecules is None:
+        raise TaskError("--without: the rows' molecules must be known; name their column with --molecule-column")
+    return decontaminate(pairing.facts.molecules, names, Catalogue(), by=_level(by))
+
+
+def _level(by: str) -> Level:
+    from tasks.audit_keys import LEVELS
+    from tasks.base import TaskError
+
+    if by not in LEVELS:
+        raise TaskError(f"--by {by}: unknown; it is one of {', '.join(LEVELS)}")
+    return by
+
+
+def _in_words(description: Mapping[str, Any]) -> str:
+    parts = ", ".join(corpus["data"] for corpus in description["against"])
+    left_out = description["n"] - description["n_left"]
+    return (
+        f"{left_out:,} of {description['n']:,} rows are left out, whose molecules {parts} holds (by "
+        f"{description['by']}, {description['match']} of a row's molecules)"
+    )
+
+
+def _score_run(folder: Path, protocols: Sequence[Protocol], without: Sequence[str], by: str, as_json: bool) -> None:
     """Scores a run's stored predictions, and prints what it now holds."""
     import json
 
-    from bench.scores import rescore
+    from bench.scores import Without, rescore
 
-    entries = rescore(folder, protocols)
+    entries = rescore(folder, protocols, Without(tuple(without), _level(by)) if without else None)
     if as_json:
         typer.echo(json.dumps(entries, ensure_ascii=False))
         return
     names = {f"{protocol.name}@{protocol.version}" for protocol in protocols}
     for entry in entries:
         typer.echo(f"{entry['task']} on {entry['data']} {entry['split']}, n = {entry['n']:,}")
-        for score in entry["scores"]:
+        for score in entry["decontaminated" if without else "scores"]:
             if score["protocol"] in names:
+                if without:
+                    typer.echo(f"  {_in_words(score['without'])}")
                 values = (
                     f"{k} {'n/a' if m['value'] is None else format(m['value'], '.4f')}"
                     for k, m in score["metrics"].items()

@@ -14,7 +14,7 @@ from bench.generate import Parse, predict
 from bench.identity import derived_seed, evaluation_id, examples_hash, predict_id
 from bench.observation import observation_missing, observe, observed_of
 from bench.parsing import to_mapping
-from bench.prepare import EvaluationData, Prepared
+from bench.prepare import EvaluationData, Prepared, fitting_protocols
 from bench.reliance import measure_reliance, reliance_missing, reliance_summary
 from bench.run_store import RunDirectory, append_jsonl, read_json, read_jsonl, write_text
 from bench.runtime import Runtime
@@ -51,7 +51,7 @@ def score_missing(prepared: Prepared, run: RunDirectory) -> bool:
         if entry is None:
             return True
         scored = {score["score_id"] for score in entry["scores"]}
-        for protocol in prepared.config.evaluation.protocols:
+        for protocol in fitting_protocols(prepared.config.evaluation.protocols, data.task):
             if protocol_score_id(predicted, data.task.answer, protocol) not in scored:
                 return True
     return False
@@ -87,7 +87,8 @@ def score(prepared: Prepared, run: RunDirectory, runtime: Runtime) -> list[dict[
     for data in prepared.evaluations:
         identity = predict_id(config, prepared.train_id, data.task, data.examples)
         predictions = [Prediction(**row) for row in read_jsonl(run.predictions_file(identity))]
-        protocols = runtime.tracked(config.evaluation.protocols, "scoring", len(config.evaluation.protocols))
+        fitting = fitting_protocols(config.evaluation.protocols, data.task)
+        protocols = runtime.tracked(fitting, "scoring", len(fitting))
         entries.append(
             {
                 "task": data.task.name,

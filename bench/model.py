@@ -289,7 +289,11 @@ class GraphLanguageModel(nn.Module):
             input_ids, attention_mask, labels, soft_positions, molecules, context, logits_to_keep
         )
         count = (targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
-        return {"loss": losses.sum() / count}
+        loss = losses.sum() / count
+        if self.training and not loss.requires_grad:
+            # No example of this batch holds a molecule, and nothing but what reads graphs is trained.
+            loss = loss + sum(0 * parameter.sum() for parameter in self.parameters() if parameter.requires_grad)
+        return {"loss": loss}
 
     def log_likelihood(self, batch: Mapping[str, Any]) -> LogLikelihood:
         """Log-likelihood of each example's supervised tokens, for a batch as the collator makes it."""

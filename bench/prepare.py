@@ -22,6 +22,7 @@ from encoders.base import Level
 from encoders.store import FeatureStore
 from tasks.base import Example, Rejection, Split, Task
 from tasks.data import Catalogue
+from tasks.metrics.base import Protocol
 from tasks.prompts import TextInput, UnwritableMoleculeError
 
 
@@ -97,7 +98,7 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
     levels = wire(config.encoder, config.projector)
     _check_graph_inputs(config)
     for task in config.evaluation_tasks():
-        for protocol in config.evaluation.protocols:
+        for protocol in fitting_protocols(config.evaluation.protocols, task):
             protocol.identity(task.answer)  # a missing tokenizer must not be found out after hours of training
     reader = _Reader(config, catalogue or Catalogue())
     stages = tuple(reader.stage(stage) for stage in config.stages)
@@ -134,6 +135,8 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
         for data in evaluations
     )
 
+    for stage, data in zip(config.stages, stages, strict=True):
+        _refuse_stage_without_graphs(stage, data)
     inputs = Inputs(
         train=tuple(examples_hash(data.training) for data in stages),
         validation=tuple(examples_hash(data.validation) for data in stages),
@@ -155,6 +158,17 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
     )
 
 
+def _refuse_stage_without_graphs(stage: Stage, data: StageData) -> None:
+    """Stops before a stage that would train nothing but what reads graphs, on questions that hold no molecule."""
+    trains = stage.trains
+    reads_text = trains.llm != "frozen" or trains.embeddings != "frozen"
+    if not reads_text and not any(example.molecules for example in data.training):
+        raise UserError(
+            f"stage {stage.name!r} trains the encoder or the projector only, and none of its questions holds a "
+            "molecule; let it train the language model too (trains.llm: lora), or leave it out"
+        )
+
+
 def _check_graph_inputs(config: RunConfig) -> None:
     """Finds out now, and not after hours of training, that something cannot stand in the place of graphs."""
     if not config.projector.places_tokens:
@@ -163,6 +177,22 @@ def _check_graph_inputs(config: RunConfig) -> None:
     for graph_input in (config.graph_input.train, config.graph_input.test, config.evaluation.reliance):
         if graph_input is not None:
             graph_input.check(columns)
+
+
+def fitting_protocols(protocols: Sequence[Protocol], task: Task) -> tuple[Protocol, ...]:
+    """The protocols that score a task's kind of answer: the tasks of a mixture may need different ones.
+
+    Raises:
+        UserError: none does.
+    """
+    fitting = tuple(protocol for protocol in protocols if task.answer in protocol.metrics())
+    if not fitting:
+        offered = "; ".join(f"{protocol.name} scores {', '.join(protocol.metrics())}" for protocol in protocols)
+        raise UserError(
+            f"evaluation.protocols: none scores the answers of task {task.name}, which are of the kind "
+            f"{task.answer!r}. {offered}"
+        )
+    return fitting
 
 
 def subset(examples: Sequence[Example], limit: int | None) -> tuple[Example, ...]:
@@ -313,13 +343,15 @@ def _refuse_losses(
     Raises:
         UserError: their share is above `--max-rejected`, or nothing is left.
     """
-    if not listed or (len(listed) < total and len(listed) / total <= runtime.max_rejected):
+    faulty = [rejection for rejection in listed if not rejection.expected]
+    total -= len(listed) - len(faulty)
+    if not faulty or (len(faulty) < total and len(faulty) / total <= runtime.max_rejected):
         return
     path = runtime.runs / f"rejected-{config.name}.csv"
     write_text(path, rejections_csv(all_rejections))
-    first = listed[0]
+    first = faulty[0]
     raise UserError(
-        f"{len(listed)} of {total} {split} rows are unusable ({len(listed) / total:.1%}; --max-rejected allows "
+        f"{len(faulty)} of {total} {split} rows are unusable ({len(faulty) / total:.1%}; --max-rejected allows "
         f"{runtime.max_rejected:.1%}). The first is {first.file}:{first.line}, {first.value[:60]!r}: {first.reason}. "
         f"All are listed in {path}."
     )

@@ -27,8 +27,10 @@ def summarise(prepared: Prepared, directory: RunDirectory, entries: list[dict[st
     for entry in entries:
         key = (entry["predict_id"], entry["evaluation_id"])
         fresh = {score["protocol"] for score in entry["scores"]}
-        earlier = evaluations.get(key, {}).get("scores", [])
-        entry["scores"] += [score for score in earlier if score["protocol"] not in fresh]
+        earlier = evaluations.get(key, {})
+        entry["scores"] += [score for score in earlier.get("scores", []) if score["protocol"] not in fresh]
+        if "decontaminated" in earlier:
+            entry["decontaminated"] = earlier["decontaminated"]
         evaluations[key] = entry
     return {
         "name": config.name,

@@ -13,7 +13,7 @@ from typing import Any
 from bench.collate import TokenisedExample
 from bench.generate import predict
 from bench.identity import derived_seed, predict_id, reliance_id, swapped_answers_id
-from bench.prepare import EvaluationData, Prepared
+from bench.prepare import EvaluationData, Prepared, fitting_protocols
 from bench.run_store import RunDirectory, append_jsonl, read_jsonl
 from bench.runtime import Runtime
 from bench.scores import changes, described
@@ -230,7 +230,7 @@ def _changes_of_metrics(prepared: Prepared, data: EvaluationData, run: RunDirect
     own = predict_id(config, prepared.train_id, data.task, data.examples)
     return {
         f"{protocol.name}@{protocol.version}": changes(run, own, data.task.answer, protocol, swapped)
-        for protocol in config.evaluation.protocols
+        for protocol in fitting_protocols(config.evaluation.protocols, data.task)
     }
 
 

@@ -4,25 +4,56 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import UserError
-from bench.identity import score_id
+from bench.identity import content_hash, score_id
 from bench.run_store import RunDirectory, read_json, read_jsonl, write_json
 from tasks.base import AnswerKind, Estimate
 from tasks.metrics.base import Protocol, RowFacts, mean_estimate
 
+if TYPE_CHECKING:
+    from tasks.data import Catalogue
+    from tasks.decontamination import Decontamination
 
-def score_predictions(run: RunDirectory, predicted: str, kind: AnswerKind, protocol: Protocol) -> dict[str, Any]:
+
+TRAINING = "training"
+"""Where parts of data sets are named: whatever the run was trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Without:
+    """Examples that are left out of a score because training data hold their molecules.
+
+    Args:
+        names: parts of data sets such as `chebi20/train`, or `training` for all that the run was trained on.
+        by: what two molecules must share: `canonical`, `inchikey` (its first block) or `scaffold`.
+    """
+
+    names: tuple[str, ...]
+    by: Literal["canonical", "inchikey", "scaffold"] = "inchikey"
+
+
+def score_predictions(
+    run: RunDirectory, predicted: str, kind: AnswerKind, protocol: Protocol, without: Decontamination | None = None
+) -> dict[str, Any]:
     """One protocol's scores of one evaluation; computed once, then read from the run directory.
+
+    Args:
+        run, predicted: where the evaluation's files are.
+        kind: of the answers.
+        protocol: how they are scored.
+        without: leaves out examples; by the place that they have among the questions.
 
     Raises:
         UserError: predictions are missing, so that a part would be scored as if it were the whole.
         TaskError: the protocol does not score this kind of answer, or its tokenizer is missing.
     """
     identity = protocol_score_id(predicted, kind, protocol)
+    if without is not None:
+        identity = content_hash({"score": identity, "without": without.description})
     file = run.scores_file(identity)
     if file.exists():
         stored: dict[str, Any] = read_json(file)["summary"]
@@ -34,6 +65,8 @@ def score_predictions(run: RunDirectory, predicted: str, kind: AnswerKind, proto
         raise UserError(
             f"{run.path}: {missing} of {len(questions)} answers are missing; `molgraft run` goes on with them"
         )
+    if without is not None:
+        questions = [row for row, is_leaked in zip(questions, without.leaked, strict=True) if not is_leaked]
     table = protocol.score(
         kind,
         [answers[row["example_id"]] for row in questions],
@@ -47,6 +80,7 @@ def score_predictions(run: RunDirectory, predicted: str, kind: AnswerKind, proto
         "n_invalid": table.n_invalid,
         "metrics": {name: described(estimate) for name, estimate in table.metrics.items()},
         "identity": dict(table.identity),
+        **({"without": dict(without.description)} if without is not None else {}),
     }
     per_example = {name: list(e.per_example) for name, e in table.metrics.items() if e.per_example is not None}
     ids = [row["example_id"] for row in questions]
@@ -120,24 +154,62 @@ def protocol_score_id(predicted: str, kind: AnswerKind, protocol: Protocol) -> s
     return score_id(predicted, protocol, protocol.metrics().get(kind, ()), protocol.identity(kind))
 
 
-def rescore(folder: Path, protocols: Sequence[Protocol]) -> list[dict[str, Any]]:
+def rescore(
+    folder: Path, protocols: Sequence[Protocol], without: Without | None = None, catalogue: Catalogue | None = None
+) -> list[dict[str, Any]]:
     """Scores all stored predictions of a finished run under further protocols, and notes them in its result.
 
+    Args:
+        folder: of the run.
+        protocols: those that do not score an evaluation's kind of answers are passed over for it.
+        without: scores fewer examples; noted under `decontaminated`, so that they are never taken for the others.
+        catalogue: the data sets known by name.
+
     Raises:
-        UserError: the folder is no finished run, or it is being worked on.
+        UserError: the folder is no finished run, it is being worked on, or no protocol scores any of its answers.
+        TaskError: training data cannot be read.
     """
     directory = RunDirectory(folder)
     if directory.status().state != "done":
         raise UserError(f"{folder}: is no finished run ({directory.status().state}); `molgraft run` finishes it")
     with directory.lock():
         result = read_json(folder / "result.json")
+        scored = 0
         for entry in result["evaluations"]:
-            fresh = [score_predictions(directory, entry["predict_id"], entry["answer"], p) for p in protocols]
-            known = {score["protocol"] for score in fresh}
-            entry["scores"] = [score for score in entry["scores"] if score["protocol"] not in known] + fresh
+            leaks = None if without is None else _leaks(directory, entry["predict_id"], without, catalogue)
+            fitting = [protocol for protocol in protocols if entry["answer"] in protocol.metrics()]
+            fresh = [score_predictions(directory, entry["predict_id"], entry["answer"], p, leaks) for p in fitting]
+            scored += len(fresh)
+            kept = "scores" if leaks is None else "decontaminated"
+            entry[kept] = _merged(entry.get(kept, []), fresh)
+        if not scored:
+            kinds = sorted({entry["answer"] for entry in result["evaluations"]})
+            named = ", ".join(protocol.name for protocol in protocols)
+            raise UserError(f"{folder}: its answers are of the kind {', '.join(kinds)}, which {named} does not score")
         write_json(folder / "result.json", result)
     evaluations: list[dict[str, Any]] = result["evaluations"]
     return evaluations
+
+
+def _leaks(run: RunDirectory, predicted: str, without: Without, catalogue: Catalogue | None) -> Decontamination:
+    """Which of an evaluation's questions ask about molecules that training data hold."""
+    from tasks.data import Catalogue
+    from tasks.decontamination import decontaminate
+
+    trained_on = sorted(part for part in read_json(run.manifest_file)["data"] if part.endswith("/train"))
+    names = [part for name in without.names for part in (trained_on if name == TRAINING else [name])]
+    molecules = [row["molecules"] for row in read_jsonl(run.questions_file(predicted))]
+    return decontaminate(molecules, list(dict.fromkeys(names)), catalogue or Catalogue(), by=without.by)
+
+
+def _merged(earlier: Sequence[dict[str, Any]], fresh: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All scores, the fresh ones in the place of earlier ones of the same protocol and the same examples left out."""
+
+    def key(score: Mapping[str, Any]) -> tuple[str, str]:
+        return score["protocol"], content_hash(score.get("without"))
+
+    replaced = {key(score) for score in fresh}
+    return [*(score for score in earlier if key(score) not in replaced), *fresh]
 
 
 def described(estimate: Estimate) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from tasks.molecule_facts import GROUPS, facts_of
 from tasks.property_answers import as_number, check_answers, check_rounding, number_text, read_label, read_number
 from tasks.property_labels import named
 from tasks.question_templates import Question
+from tasks.remembered import remembered
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -85,11 +86,9 @@ class Descriptor(Task):
             rows = _drawn(rows, self.share)
         values: dict[str, list[Decimal]] = {name: [] for name in wanted}
         examples = []
-        for row, smiles in rows:
-            try:
-                found = descriptors_of(smiles, wanted)
-            except TaskError as error:
-                rejections.append(Rejection(row.file, row.line, smiles, str(error)))
+        for (row, smiles), found in zip(rows, _computed([smiles for _, smiles in rows], wanted), strict=True):
+            if isinstance(found, str):
+                rejections.append(Rejection(row.file, row.line, smiles, found))
                 continue
             for name, value in found.items():
                 values[name].append(value)
@@ -188,6 +187,20 @@ def descriptors_of(smiles: str, names: Sequence[str] = DESCRIPTORS) -> dict[str,
                 raise TaskError(f"RDKit's {name} is no finite number")
             found[name] = number
     return found
+
+
+def _computed(molecules: Sequence[str], names: Sequence[str]) -> list[dict[str, Decimal] | str]:
+    """Descriptors of each molecule, or the reason why it has none; QED alone takes milliseconds a molecule."""
+    import rdkit
+
+    def texts(smiles: str) -> dict[str, str] | str:
+        try:
+            return {name: str(value) for name, value in descriptors_of(smiles, names).items()}
+        except TaskError as error:
+            return str(error)
+
+    found = remembered("descriptors", [rdkit.__version__, *names], molecules, texts)
+    return [each if isinstance(each, str) else {name: Decimal(text) for name, text in each.items()} for each in found]
 
 
 @cache

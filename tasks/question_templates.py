@@ -147,7 +147,7 @@ TEMPLATES: Mapping[str, Mapping[str, Template]] = {
             _INSTRUCTMOL,
         ),
         "llamo": Template(
-            {_ANY: _same("{molecule} ", _DESCRIBE)},
+            {_ANY: _same("{molecule}", _DESCRIBE)},
             f"mlvlab/LLaMo pipeline/data_utils/datasets/base.py:82; {_MOL_INSTRUCTIONS_DATA}",
             _LLAMO,
         ),
@@ -203,7 +203,7 @@ TEMPLATES: Mapping[str, Mapping[str, Template]] = {
             _INSTRUCTMOL,
         ),
         "llamo": Template(
-            {label: _same("{molecule} ", pool) for label, pool in _FRONTIER.items()},
+            {label: _same("{molecule}", pool) for label, pool in _FRONTIER.items()},
             f"mlvlab/LLaMo pipeline/data_utils/datasets/base.py:82; {_MOL_INSTRUCTIONS_DATA}",
             _LLAMO,
         ),
