@@ -1,8 +1,8 @@
 """Splits of one's own: rows that come without a split, or that are to be split anew, dealt out by a named method.
 
 `scaffold` keeps molecules with the same Bemis-Murcko scaffold together, so that a test asks for scaffolds that training
-has not seen; `random` deals molecules out by a seed. Both are functions of the rows alone: equal rows give equal splits on
-every machine.
+has not seen; `random` deals molecules out by a seed. Both are functions of the rows alone: equal rows give equal splits
+on every machine.
 """
 
 from __future__ import annotations
