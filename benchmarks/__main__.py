@@ -17,7 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__.splitlines()[0] if __doc__ else ""
     )
-    parser.add_argument("name", choices=("featurise", "collate", "encode-forward", "featurise-everything"))
+    parser.add_argument("name", choices=("featurise", "collate", "encode-forward", "score", "featurise-everything"))
     parser.add_argument("--rounds", type=int, default=9, help="how often each side is timed")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a ratio is below half of the goal")
     parser.add_argument("--limit", type=int, help="featurise-everything: at most so many molecules of each set")
@@ -25,13 +25,18 @@ def main() -> int:
     parser.add_argument("--no-write", action="store_true", help="keep nothing in results/benchmarks")
     options = parser.parse_args()
 
-    from benchmarks import collate, encode_forward, everything, featurise
+    from benchmarks import collate, encode_forward, everything, featurise, score
     from benchmarks.measure import report
 
     if options.name == "featurise-everything":
         return everything.run(options.limit, options.workers, write=not options.no_write)
-    run = {"featurise": featurise.run, "collate": collate.run, "encode-forward": encode_forward.run}[options.name]
-    return report(options.name, run(options.rounds), check=options.check, write=not options.no_write)
+    runs = {
+        "featurise": featurise.run,
+        "collate": collate.run,
+        "encode-forward": encode_forward.run,
+        "score": score.run,
+    }
+    return report(options.name, runs[options.name](options.rounds), check=options.check, write=not options.no_write)
 
 
 if __name__ == "__main__":

@@ -274,7 +274,7 @@ def test_commands_that_are_given_something_else(refused: Refused, tmp_path: Path
         ("score", str(tmp_path / "nowhere.tsv"), *caption, "strict"): ["no such file"],
         ("score", str(answers), *caption, "strikt"): ["unknown protocol 'strikt'", "Did you mean strict?"],
         ("score", str(answers), "--task", "captoin", "--protocol", "strict"): ["--task captoin", "caption"],
-        ("score", str(answers), "--task", "regression", "--protocol", "strict"): ["does not score 'regression'"],
+        ("score", str(answers), "--task", "regression", "--protocol", "molt5"): ["does not score 'regression'"],
         ("score", str(answers), *caption, "strict", "--set", "tokenizer=x"): ["no such setting"],
         ("tables", str(empty)): ["holds no run"],
         ("tables", str(tmp_path / "nowhere")): ["no such folder of runs"],

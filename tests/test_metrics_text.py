@@ -245,7 +245,7 @@ def test_intervals_in_pieces_equal_intervals_at_once(monkeypatch):
 
     values = np.random.default_rng(1).normal(size=(300, 1))
     whole = bootstrap_interval(values, lambda sums: sums[:, 0] / 300)
-    monkeypatch.setattr("tasks.metrics.base._WEIGHTS_AT_ONCE", 300 * 64)
+    monkeypatch.setattr("tasks.metrics.resampling._WEIGHTS_AT_ONCE", 300 * 64)
     assert bootstrap_interval(values, lambda sums: sums[:, 0] / 300) == pytest.approx(whole, abs=1e-12)
     deviation = values.std() / 300**0.5
     assert whole == pytest.approx(
@@ -284,7 +284,7 @@ def test_empty_predictions_score_zero():
 
 def test_misuse_is_explained():
     with pytest.raises(TaskError, match="does not score 'regression' answers; it scores: caption"):
-        Strict().score("regression", ["1"], ["1"])
+        MolT5().score("regression", ["1"], ["1"])
     with pytest.raises(TaskError, match="1 predictions beside 2 references"):
         Strict().score("caption", ["a"], ["a", "b"])
 

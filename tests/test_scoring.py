@@ -298,7 +298,7 @@ def test_several_protocols_with_settings(run, file):
         (("--task", "captions", "--protocol", "strict"), "--task captions: unknown; it is one of caption, molecule"),
         (("--task", "caption", "--protocol", "molt"), "(?i)unknown protocol 'molt'.*molt5"),
         (("--task", "caption", "--protocol", ","), "at least one name"),
-        (("--task", "regression", "--protocol", "strict"), "does not score 'regression' answers"),
+        (("--task", "regression", "--protocol", "molt5"), "does not score 'regression' answers"),
         (("--task", "caption", "--protocol", "molt5", "--set", "tokeniser=x"), "molt5.tokenizer"),
         (("--task", "caption", "--protocol", "molt5", "--set", "tokenizer"), "KEY=VALUE"),
         (("--task", "caption", "--protocol", "strict", "--set", "tokenizer=x"), "no such setting"),

@@ -7,12 +7,14 @@ which tokens, and what an answer that could not be read counts as: it is what ma
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from tasks.base import AnswerKind, Estimate, ScoreTable, TaskError
+from tasks.metrics.resampling import RESAMPLES, SEED, percentile_interval, resamples
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,9 +26,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-RESAMPLES = 1000
-SEED = 20
-_WEIGHTS_AT_ONCE = 4_000_000  # entries of the (resamples, n) matrix held at a time: 32 MB
+# What was derived of gold answers, by them and by what it is; the most recently used last.
+_of_references: OrderedDict[tuple[Hashable, tuple[str, ...]], Any] = OrderedDict()
+_REFERENCES_KEPT = 50_000  # rows in all; one set of them is kept whatever its size
+
+
+def forget_references() -> None:
+    """Drops what was derived of gold answers in earlier scorings; for benchmarks."""
+    _of_references.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,21 @@ class Pairs:
         kept: T = self._derived[key]
         return kept
 
+    def of_references(self, key: Hashable, derive: Callable[[], T]) -> T:
+        """`derive()`, which depends on nothing but `key` and the gold answers; kept for their next scoring.
+
+        Every run of a study has the same gold answers. What is kept is shared: nobody may change it.
+        """
+        rows = tuple(self.references)
+        place = (key, rows)
+        if place not in _of_references:
+            _of_references[place] = derive()
+        _of_references.move_to_end(place)
+        kept: T = _of_references[place]
+        while len(_of_references) > 1 and sum(len(rows) for _, rows in _of_references) > _REFERENCES_KEPT:
+            _of_references.popitem(last=False)
+        return kept
+
     @property
     def texts(self) -> tuple[list[str], list[str]]:
         """Predictions and references as texts; an answer that could not be read is an empty text."""
@@ -105,7 +127,12 @@ class Pairs:
         if tokenizer is None:
             raise TaskError("this protocol names no tokenizer, which the metric needs")
         predictions, references = self.texts
-        return self.once("tokens", lambda: (tokenizer.split(predictions), tokenizer.split(references)))
+
+        def split() -> tuple[list[list[str]], list[list[str]]]:
+            golds = self.of_references(("tokens", tokenizer.split), lambda: tokenizer.split(references))
+            return tokenizer.split(predictions), golds
+
+        return self.once("tokens", split)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +157,8 @@ class Protocol(ABC):
 
     Fields are settings that a user may give (`--set tokenizer=PATH`). A subclass says in its docstring what exactly it
     computes and what it hides; it lists `metrics`, and overrides `tokenizer_for`, `read`, `is_invalid` or `admits`
-    where it departs from: no tokenizer, an unread caption is an empty one, None is invalid, and every row counts.
+    where it departs from: no tokenizer, an unread caption is an empty one, what cannot be read is invalid, and every
+    row counts.
     """
 
     name: ClassVar[str]
@@ -153,8 +181,39 @@ class Protocol(ABC):
         return "" if prediction is None and kind == "caption" else prediction
 
     def is_invalid(self, kind: AnswerKind, prediction: str | None) -> bool:
-        """Whether `prediction` counts into `n_invalid`."""
-        return prediction is None
+        """Whether `prediction` counts into `n_invalid`: unread, or of `kind` molecule or regression without one."""
+        return self._refusal(kind, prediction) is not None
+
+    def why_invalid(self, kind: AnswerKind, prediction: str | None, reference: str) -> str | None:
+        """Why `prediction` counts into `n_invalid`, in words; None where it does not.
+
+        Beside what `is_invalid` says, a classification is invalid whose answer is no label of the gold answer's kind.
+        """
+        if self.is_invalid(kind, prediction):
+            return self._refusal(kind, prediction) or "is left out by the protocol"
+        if kind == "classification":
+            from tasks.metrics.prediction_labels import is_label
+
+            return None if is_label(prediction or "", reference) else "names no label"
+        return None
+
+    def _refusal(self, kind: AnswerKind, prediction: str | None) -> str | None:
+        """Why what the metrics see in place of `prediction` cannot be read, judged by itself."""
+        unread = "could not be read out of the answer"
+        if prediction is None:
+            return unread
+        seen = self.read(kind, prediction)
+        if seen is None:
+            return unread
+        if kind == "molecule":
+            from tasks.metrics.molecule_records import structure
+
+            return structure(seen).reason
+        if kind == "regression":
+            from tasks.metrics.prediction_labels import number_of
+
+            return None if number_of(seen) is not None else "holds no finite number, or several"
+        return None
 
     def admits(self, kind: AnswerKind, prediction: str | None, reference: str) -> bool:
         """Whether the metrics see this row at all. Only protocols that reproduce a survivorship say no."""
@@ -216,7 +275,9 @@ class Protocol(ABC):
             kind=kind,
             protocol=f"{self.name}@{self.version}",
             n=len(references),
-            n_invalid=sum(self.is_invalid(kind, prediction) for prediction in predictions),
+            n_invalid=sum(
+                self.why_invalid(kind, *row) is not None for row in zip(predictions, references, strict=True)
+            ),
             metrics=estimates,
             identity=self._identity(metrics, tokenizer),
         )
@@ -278,16 +339,7 @@ def bootstrap_interval(
     if n < 2:
         return None
     ordered = statistics[np.lexsort(statistics.T)]
-    generator = np.random.default_rng(SEED)
-    sums = np.empty((RESAMPLES, statistics.shape[1]))
-    step = max(1, _WEIGHTS_AT_ONCE // n)
-    for start in range(0, RESAMPLES, step):
-        size = min(step, RESAMPLES - start)
-        drawn = generator.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)  # how often a resample has each row
-        sums[start : start + size] = weights.astype(np.float64) @ ordered
-    low, high = np.percentile(aggregate(sums), (2.5, 97.5))
-    return float(low), float(high)
+    return percentile_interval(aggregate(np.concatenate([weights @ ordered for weights in resamples(n)])))
 
 
 def _spread(estimate: Estimate, admitted: Sequence[int], n: int) -> Estimate:

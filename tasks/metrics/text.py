@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
+from operator import itemgetter
 from typing import TYPE_CHECKING, ClassVar
 
 from tasks.base import Estimate
@@ -40,7 +41,7 @@ class Bleu2(Metric):
 
     def estimate(self, pairs: Pairs) -> Estimate:
         """The BLEU-2 of all rows together."""
-        return _bleu_estimate(pairs, 2)
+        return bleu_estimate(_bleu_counts(pairs), 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ class Bleu4(Metric):
 
     def estimate(self, pairs: Pairs) -> Estimate:
         """The BLEU-4 of all rows together."""
-        return _bleu_estimate(pairs, 4)
+        return bleu_estimate(_bleu_counts(pairs), 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,35 +137,63 @@ def ngram_statistics(predictions: Sequence[Tokens], references: Sequence[Tokens]
     import numpy as np
 
     rows = len(predictions)
-    ids: dict[str, int] = {}
-    texts = [*predictions, *references]  # row r of the predictions is text r, of the references text rows + r
-    lengths = np.array([len(text) for text in texts], dtype=np.int64)
-    grams = np.array([ids.setdefault(token, len(ids)) for text in texts for token in text], dtype=np.int64)
-    tokens = grams
-    text_of = np.repeat(np.arange(2 * rows), lengths)
+    lengths = np.array([len(text) for side in (predictions, references) for text in side], dtype=np.int64)
+    tokens, distinct = _token_ids([*predictions, *references])
+    text_of = np.repeat(np.arange(2 * rows), lengths)  # text r is row r's answer, text rows + r its gold answer
 
     statistics = np.zeros((rows, orders + 2), dtype=np.int64)
     statistics[:, orders] = lengths[:rows]
     statistics[:, orders + 1] = lengths[rows:]
+    grams, kinds = np.zeros(len(tokens), dtype=np.int64), 1  # the n-gram that begins at each token, and their number
     for order in range(1, orders + 1):
-        if order > 1:  # an n-gram is the (n-1)-gram that starts where it starts, and the token that ends it
-            starts = np.flatnonzero(text_of[: len(text_of) - order + 1] == text_of[order - 1 :])
-            grams = np.unique(grams[starts] * len(ids) + tokens[starts + order - 1], return_inverse=True)[1]
-            gram_text = text_of[starts]
-        else:
-            starts, gram_text = np.arange(len(grams)), text_of
-        if not len(grams):
+        if len(tokens) < order:
             break
-        keys, places = np.unique((gram_text % rows) * (grams.max() + 1) + grams, return_inverse=True)
-        predicted = gram_text < rows
-        clipped = np.minimum(
-            np.bincount(places[predicted], minlength=len(keys)), np.bincount(places[~predicted], minlength=len(keys))
-        )
-        np.add.at(statistics[:, order - 1], keys // (grams.max() + 1), clipped)
-        spread = np.zeros(len(text_of), dtype=np.int64)  # back to one entry per token, for the next order
-        spread[starts] = grams
-        grams = spread
+        # An n-gram is the (n-1)-gram that begins where it begins, and the token that ends it.
+        grams, kinds = _numbered(grams[: len(tokens) - order + 1], kinds, rows * distinct)
+        grams, kinds = _numbered(grams * distinct + tokens[order - 1 :], kinds * distinct, rows)
+        within = text_of[: len(grams)] == text_of[order - 1 :]
+        text = text_of[: len(grams)][within]
+        keys = text % max(1, rows) * kinds + grams[within]
+        predicted = text < rows
+        (answered, times), (expected, at_most) = (_counted(keys[side]) for side in (predicted, ~predicted))
+        if len(answered) and len(expected):
+            places = np.minimum(np.searchsorted(expected, answered), len(expected) - 1)
+            shared = expected[places] == answered
+            clipped = np.minimum(times[shared], at_most[places[shared]])
+            np.add.at(statistics[:, order - 1], answered[shared] // kinds, clipped)
     return statistics
+
+
+def _token_ids(texts: Sequence[Tokens]) -> tuple[IntArray, int]:
+    """All tokens of all texts as numbers, and a bound of the numbers."""
+    import numpy as np
+
+    if all(isinstance(text, str) for text in texts):  # characters are numbers already
+        codes = np.frombuffer("".join(map(str, texts)).encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        kept, found = np.unique(codes, return_inverse=True)
+        return found.astype(np.int64), max(1, len(kept))
+    ids: dict[str, int] = {}
+    found = np.array([ids.setdefault(token, len(ids)) for text in texts for token in text], dtype=np.int64)
+    return found, max(1, len(ids))
+
+
+def _numbered(grams: IntArray, kinds: int, factor: int) -> tuple[IntArray, int]:
+    """Numbers for n-grams, and a bound of them that `factor` may be multiplied with; others only where it may not."""
+    import numpy as np
+
+    if kinds * max(1, factor) < 1 << 62:
+        return grams, kinds
+    kept, found = np.unique(grams, return_inverse=True)
+    return found, len(kept)
+
+
+def _counted(keys: IntArray) -> tuple[IntArray, IntArray]:
+    """The distinct keys in ascending order, and how often each occurs."""
+    import numpy as np
+
+    ordered = np.sort(keys)
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, dtype=np.int64)
+    return ordered[starts], np.diff(np.r_[starts, len(ordered)])
 
 
 def corpus_bleu(sums: Sequence[float], orders: int) -> float:
@@ -183,6 +212,30 @@ def corpus_bleu(sums: Sequence[float], orders: int) -> float:
     brevity = 1.0 if predicted > expected else math.exp(1 - expected / predicted)
     precisions = (m / p if m else sys.float_info.min for m, p in zip(matches, possible, strict=True))
     return brevity * math.exp(math.fsum(math.log(precision) / orders for precision in precisions))
+
+
+def bleu_estimate(counts: IntArray, orders: int) -> Estimate:
+    """Corpus BLEU, its bootstrap interval and each row's own BLEU, from one table of counts.
+
+    Args:
+        counts: as `ngram_statistics` makes it, of at least `orders` orders.
+        orders: the longest n-gram.
+    """
+    import numpy as np
+
+    predicted, expected = counts[:, -2], counts[:, -1]
+    # nltk lets a text that is shorter than the n-gram count as one possible match, so that nothing is divided by zero.
+    possible = np.maximum(1, predicted[:, None] - np.arange(orders))
+    statistics = np.column_stack([counts[:, :orders], possible, predicted, expected])
+
+    def over(sums: FloatArray | IntArray) -> list[float]:
+        return [corpus_bleu(row, orders) for row in sums.tolist()]
+
+    return Estimate(
+        value=over(statistics.sum(axis=0, keepdims=True))[0],
+        ci95=bootstrap_interval(statistics.astype(np.float64), lambda sums: np.array(over(sums))),
+        per_example=over(statistics),
+    )
 
 
 def longest_common_subsequence(first: Tokens, second: Tokens) -> int:
@@ -249,8 +302,8 @@ def _pair_off(
         if synonyms is None:
             places = free.get(word)
         else:
-            alike = (free[other] for other in synonyms(word) if free.get(other))
-            places = max(alike, key=lambda ascending: ascending[-1], default=None)
+            alike = [free[other] for other in free.keys() & synonyms(word) if free[other]]
+            places = max(alike, key=itemgetter(-1), default=None) if len(alike) > 1 else alike[0] if alike else None
         if places:
             taken.add(places[-1])
             pairs.append((place, places.pop()))
@@ -259,31 +312,17 @@ def _pair_off(
     return unpaired[::-1], [(place, word) for place, word in right if place not in taken]
 
 
-def _bleu_estimate(pairs: Pairs, orders: int) -> Estimate:
-    """Corpus BLEU, its bootstrap interval and each row's own BLEU, from one table of counts."""
-    import numpy as np
-
-    counts = pairs.once("bleu statistics", lambda: ngram_statistics(*pairs.tokens, orders=_ORDERS))
-    predicted, expected = counts[:, _ORDERS], counts[:, _ORDERS + 1]
-    # nltk lets a text that is shorter than the n-gram count as one possible match, so that nothing is divided by zero.
-    possible = np.maximum(1, predicted[:, None] - np.arange(orders))
-    statistics = np.column_stack([counts[:, :orders], possible, predicted, expected])
-
-    def over(sums: FloatArray | IntArray) -> list[float]:
-        return [corpus_bleu(row, orders) for row in sums.tolist()]
-
-    return Estimate(
-        value=over(statistics.sum(axis=0, keepdims=True))[0],
-        ci95=bootstrap_interval(statistics.astype(np.float64), lambda sums: np.array(over(sums))),
-        per_example=over(statistics),
-    )
+def _bleu_counts(pairs: Pairs) -> IntArray:
+    """The counts of both BLEU, over the protocol's tokens."""
+    return pairs.once("bleu statistics", lambda: ngram_statistics(*pairs.tokens, orders=_ORDERS))
 
 
 def _rouge_words(pairs: Pairs) -> tuple[list[list[str]], list[list[str]]]:
     """Both sides as rouge-score tokenizes them: the protocol's tokenizer has no part in ROUGE."""
     word = re.compile("[a-z0-9]+")
     predictions, references = pairs.texts
-    return [word.findall(text.lower()) for text in predictions], [word.findall(text.lower()) for text in references]
+    golds = pairs.of_references("rouge words", lambda: [word.findall(text.lower()) for text in references])
+    return [word.findall(text.lower()) for text in predictions], golds
 
 
 def _rouge_n_estimate(pairs: Pairs, order: int) -> Estimate:
