@@ -11,8 +11,9 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-c
 demo: $(VENV)/.runtime
 	$(BIN)/molgraft demo
 
+# A process per core, each with one thread: with more of them than cores the same work takes several times as long.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .

@@ -126,8 +126,8 @@ class Layout:
         return replace(example, ids=example.ids[keep], labels=example.labels[keep], soft=example.soft[keep], cut=cut)
 
     def fits(self, example: TokenisedExample) -> bool:
-        """Whether anything supervised is left within `max_length`."""
-        return example.prompt_length < self.max_length
+        """Whether anything supervised is left within `max_length`; of a dialogue, that is its first answers."""
+        return bool((example.labels[: self.max_length] != IGNORED).any())
 
     @property
     def padding(self) -> int:
@@ -296,6 +296,7 @@ class TrainingExamples:
         self._examples = [example for example, t in zip(examples, tokenised, strict=True) if layout.fits(t)]
         self.first = [layout.truncated(t) for t in tokenised if layout.fits(t)]
         self.too_long = len(tokenised) - len(self.first)
+        self.shortest_prompt = min((t.prompt_length for t in tokenised), default=0)
         self.shortened = sum(example.cut > 0 for example in self.first)
 
     def at(self, epoch: int) -> Sequence[TokenisedExample]:

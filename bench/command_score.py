@@ -53,6 +53,12 @@ def score(
         list[str] | None,
         typer.Option("--set", help="A protocol's setting, as tokenizer=PATH or molt5.tokenizer=PATH.", metavar="K=V"),
     ] = None,
+    rows: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write each row's values, and why it is invalid where it is, to this CSV file.", metavar="CSV"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, or a list for several.")] = False,
 ) -> None:
     """Score predictions under named metric protocols.
@@ -63,11 +69,13 @@ def score(
     from rich.console import Console
 
     from tasks.base import TaskError
-    from tasks.scoring import pair, timed_scores, to_json
+    from tasks.scoring import pair, rows_csv, timed_scores, to_json
     from tasks.table_files import read_table
 
     protocols = _protocols(protocol, settings or [])
     if file.is_dir():
+        if rows is not None:
+            raise TaskError("--rows: a run keeps each row's values already, in its folder scores/")
         _score_run(file, protocols, without or [], by, as_json)
         return
     if task is None:
@@ -91,6 +99,10 @@ def score(
         status.update(f"scoring {len(pairing.references):,} rows under {protocol}")
         scored = list(timed_scores(pairing, kind, protocols))
 
+    if rows is not None:
+        from bench.run_store import write_text
+
+        write_text(rows, rows_csv(pairing, [table for table, _ in scored]))
     if as_json:
         import json
 

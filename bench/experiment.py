@@ -245,7 +245,10 @@ def _for_training(layout: Layout, prepared: Prepared, position: int, part: str, 
             f"llm.max_length {config.llm.max_length}; {found.too_long} left out, since the prompt alone is longer"
         )
     if not found.first:
-        raise UserError(f"llm.max_length: is {config.llm.max_length}, and every {part} prompt alone is longer")
+        raise UserError(
+            f"llm.max_length: is {config.llm.max_length}, and every {part} prompt alone is longer; the shortest has "
+            f"{found.shortest_prompt} tokens"
+        )
     return found
 
 

@@ -84,7 +84,8 @@ def score_predictions(
     }
     per_example = {name: list(e.per_example) for name, e in table.metrics.items() if e.per_example is not None}
     ids = [row["example_id"] for row in questions]
-    write_json(file, {"summary": summary, "example_ids": ids, "per_example": per_example})
+    invalid = {ids[place]: reason for place, reason in table.invalid.items()}
+    write_json(file, {"summary": summary, "example_ids": ids, "per_example": per_example, "invalid": invalid})
     return summary
 
 

@@ -184,6 +184,7 @@ class ScoreTable:
         n_invalid: rows whose prediction could not be parsed (an empty caption is valid, if poor).
         metrics: by metric name, in the order in which the protocol lists them.
         identity: everything beside the rows that the numbers depend on (tokenizer hash, package versions).
+        invalid: why each invalid row is so, by its place among the rows.
     """
 
     kind: AnswerKind
@@ -192,3 +193,4 @@ class ScoreTable:
     n_invalid: int
     metrics: Mapping[str, Estimate]
     identity: Mapping[str, str]
+    invalid: Mapping[int, str] = field(default_factory=dict)

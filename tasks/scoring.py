@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -30,17 +32,22 @@ class Pairing:
         predictions: None where the file says `null`.
         references: as many.
         facts: what else the columns say of each row.
+        lines: on which each row of the file of predictions begins.
     """
 
     predictions: list[str | None]
     references: list[str]
     facts: RowFacts = field(default_factory=RowFacts)
+    lines: Sequence[int] = ()
 
     def where(self, kept: Sequence[bool]) -> Pairing:
         """The rows that are kept."""
         rows = [row for row, is_kept in enumerate(kept) if is_kept]
         return Pairing(
-            [self.predictions[row] for row in rows], [self.references[row] for row in rows], self.facts.of(rows)
+            [self.predictions[row] for row in rows],
+            [self.references[row] for row in rows],
+            self.facts.of(rows),
+            [self.lines[row] for row in rows] if self.lines else (),
         )
 
 
@@ -78,7 +85,7 @@ def pair(
     gold = _complete(gold_table, _column_name(gold_table, reference_column, REFERENCE_COLUMNS, "reference"))
     named = (molecule_column, probability_column, group_column)
     if reference is None or join is None:
-        return Pairing(answers, gold, _facts(predictions, *named))
+        return Pairing(answers, gold, _facts(predictions, *named), predictions.lines)
 
     rows, gold_rows = _rows_by_key(predictions, join), _rows_by_key(reference, join)
     _require_all(rows, gold_rows, join, f"{predictions.path} has rows that {reference.path} lacks")
@@ -92,7 +99,7 @@ def pair(
     facts = RowFacts(
         own.molecules or others.molecules, own.probabilities or others.probabilities, own.groups or others.groups
     )
-    return Pairing(answers, [gold[row] for row in order], facts)
+    return Pairing(answers, [gold[row] for row in order], facts, predictions.lines)
 
 
 def score_file(
@@ -132,6 +139,25 @@ def timed_scores(
         started = time.perf_counter()
         table = protocol.score(kind, pairing.predictions, pairing.references, pairing.facts)
         yield table, time.perf_counter() - started
+
+
+def rows_csv(pairing: Pairing, tables: Sequence[ScoreTable]) -> str:
+    """Every row with its value of each metric that rows have, and why it is invalid where it is, as CSV.
+
+    Columns: `line` of the file of predictions, `prediction`, `reference`, then `PROTOCOL METRIC` for each metric and
+    `PROTOCOL invalid`. What a protocol leaves out, and what has no value, is empty.
+    """
+    columns: dict[str, Sequence[Any]] = {}
+    for table in tables:
+        for name, estimate in table.metrics.items():
+            if estimate.per_example is not None:
+                columns[f"{table.protocol} {name}"] = estimate.per_example
+        columns[f"{table.protocol} invalid"] = [table.invalid.get(row, "") for row in range(table.n)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("line", "prediction", "reference", *columns))
+    writer.writerows(zip(pairing.lines, pairing.predictions, pairing.references, *columns.values(), strict=True))
+    return text.getvalue()
 
 
 def to_json(table: ScoreTable, seconds: float) -> dict[str, Any]:

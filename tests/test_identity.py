@@ -127,6 +127,7 @@ OTHER: dict[str, Any] = {
     "evaluation.limit": 2,
     "evaluation.reliance.match_size": False,
     "evaluation.text_input": {"name": "smiles"},
+    "evaluation.protocols.0.positive": "Yes",
 }
 # What is not in an identity through the configuration, and why.
 EXEMPT = {

@@ -357,6 +357,17 @@ class TestSplicing:
         batch = grafted.collator([{"example": layout.truncated(whole)}])
         assert grafted.model.log_likelihood(batch).tokens.tolist() == [3]
 
+    def test_a_dialogue_is_trained_on_as_far_as_the_longest_length_goes(self, grafted: Grafted):
+        turns = (*EXAMPLES[0].turns, Turn("user", "And why?"), Turn("assistant", "It is so.", supervised=True))
+        (whole,) = grafted.layout.tokenise([replace(EXAMPLES[0], turns=turns)])
+        (first,) = grafted.layout.tokenise([EXAMPLES[0]])
+        layout = replace(grafted.layout, max_length=first.prompt_length + 2)
+        assert whole.prompt_length > layout.max_length  # the prompt of the last answer
+        assert layout.fits(whole)
+        batch = grafted.collator([{"example": layout.truncated(whole)}])
+        assert grafted.model.log_likelihood(batch).tokens.tolist() == [2]
+        assert not replace(layout, max_length=first.prompt_length).fits(whole)
+
     def test_gradients_reach_encoder_and_projector(self, graft: Graft):
         model = (grafted := graft("llama")).model
         model.freeze(Trains(encoder="full"))

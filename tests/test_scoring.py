@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from bench.cli import _status
 from bench.command_score import score
 from tasks.base import Estimate, ScoreTable, TaskError
 from tasks.metrics.protocols import MolReGPT, MolT5, Strict
@@ -347,3 +348,22 @@ class Mine(Protocol):
     assert json.loads(run(*common, "--set", "by=1"))["metrics"]["longer"]["value"] == 0.0
     with pytest.raises(TaskError, match=r"--set by=x: Input should be a valid integer.*mine"):
         run(*common, "--set", "by=x")
+
+
+@pytest.mark.parametrize("protocols", ["strict", "strict,molt5"])
+def test_each_row_is_written_with_its_values_and_why_it_is_invalid(
+    protocols: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "molecules.tsv", tmp_path / "rows.csv"
+    file.write_text("prediction\treference\nOCC\tCCO\nC1CC\tCCO\n\tCCO\n")
+    arguments = ["score", str(file), "--task", "molecule", "--protocol", protocols, "--rows", str(out), "--json"]
+    assert _status(arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    with out.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    assert [row["line"] for row in rows] == ["2", "3", "4"]
+    assert [row["strict@1 exact"] for row in rows] == ["1.0", "0.0", "0.0"]
+    assert [bool(row["strict@1 invalid"]) for row in rows] == [False, True, True]
+    assert "cannot be parsed by RDKit" in rows[1]["strict@1 invalid"]
+    for table in found if isinstance(found, list) else [found]:
+        assert table["n_invalid"] == sum(bool(row[f"{table['protocol']}@1 invalid"]) for row in rows)

@@ -20,6 +20,7 @@ SETTINGS = (
     *QUICK,
     "limits={train: 24, validation: 4}",
     "text_input={name: smiles, max_characters: 60}",
+    "llm.max_length=480",
     "evaluation.limit=6",
     "evaluation.generation={max_new_tokens: 6, batch_size: 6}",
     "evaluation.protocols=[strict]",

@@ -271,15 +271,17 @@ class Protocol(ABC):
             metric.name: _spread(metric.estimate(pairs), admitted, len(references)) if admitted else _NO_ROWS
             for metric in metrics
         }
+        rows = enumerate(zip(predictions, references, strict=True))
+        reasons = {place: self.why_invalid(kind, *row) for place, row in rows}
+        invalid = {place: reason for place, reason in reasons.items() if reason is not None}
         return ScoreTable(
             kind=kind,
             protocol=f"{self.name}@{self.version}",
             n=len(references),
-            n_invalid=sum(
-                self.why_invalid(kind, *row) is not None for row in zip(predictions, references, strict=True)
-            ),
+            n_invalid=len(invalid),
             metrics=estimates,
             identity=self._identity(metrics, tokenizer),
+            invalid=invalid,
         )
 
     def _metrics_of(self, kind: AnswerKind) -> tuple[Metric, ...]:
