@@ -199,7 +199,7 @@ def _computed(molecules: Sequence[str], names: Sequence[str]) -> list[dict[str, 
         except TaskError as error:
             return str(error)
 
-    found = remembered("descriptors", [rdkit.__version__, *names], molecules, texts)
+    found = remembered("descriptors", [rdkit.__version__, *names], molecules, texts, (str, dict))
     return [each if isinstance(each, str) else {name: Decimal(text) for name, text in each.items()} for each in found]
 
 

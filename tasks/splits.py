@@ -7,20 +7,14 @@ on every machine.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import random
 import re
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from tasks import locations
 from tasks.base import SPLITS, Split, TaskError
+from tasks.remembered import remembered
 
 Fractions = tuple[float, float, float]
 
@@ -28,8 +22,6 @@ FRACTIONS: Fractions = (0.8, 0.1, 0.1)  # train, validation, test: MoleculeNet's
 METHODS = ("scaffold", "random", "random-SEED")
 
 _METHOD = re.compile(r"(?:(scaffold)|(random)(?:-(\d{1,9}))?)")
-_SHOW_FROM = 5_000  # molecules; about two seconds
-_VERSION = 1  # of what the cache holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +119,7 @@ def scaffolds_of(smiles: Sequence[str], *, progress: bool = True) -> list[str | 
     """
     import rdkit
 
-    hashed = hashlib.sha256(json.dumps([_VERSION, rdkit.__version__, list(smiles)]).encode("utf-8"))
-    remembered = locations.cache_root() / "splits" / f"scaffolds-{hashed.hexdigest()[:32]}.json"
-    known = _remembered(remembered, len(smiles))
-    if known is not None:
-        return known
-    with _bar("scaffolds", len(smiles), progress) as advance:
-        computed = list(_compute(smiles, advance))
-    _remember(remembered, computed)
-    return computed
+    return remembered("scaffolds", [rdkit.__version__], smiles, _scaffold, (str, type(None)), progress=progress)
 
 
 def assign(values: Sequence[str], method: SplitMethod, *, progress: bool = True) -> list[Split | None]:
@@ -177,49 +161,10 @@ def _ends(count: int, fractions: Fractions) -> tuple[int, int]:
     return int(fractions[0] * count + little), int((fractions[0] + fractions[1]) * count + little)
 
 
-def _compute(smiles: Sequence[str], advance: Any) -> Iterator[str | None]:
+def _scaffold(smiles: str) -> str | None:
     from rdkit import Chem, rdBase
     from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 
     with rdBase.BlockLogs():
-        for each in smiles:
-            molecule = Chem.MolFromSmiles(each) if each.strip() else None
-            scaffold = MurckoScaffoldSmiles(mol=molecule) if molecule is not None else None  # type: ignore[no-untyped-call]
-            yield scaffold
-            advance()
-
-
-def _remembered(path: Path, count: int) -> list[str | None] | None:
-    """What the cache holds; a file that is not what was written is computed anew and not trusted."""
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(held, list) or len(held) != count:
-        return None
-    return held if all(each is None or isinstance(each, str) for each in held) else None
-
-
-def _remember(path: Path, scaffolds: list[str | None]) -> None:
-    with suppress(OSError):  # a cache that cannot be written costs time and nothing else
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".new")
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            json.dump(scaffolds, out)
-        os.replace(name, path)
-
-
-@contextmanager
-def _bar(what: str, total: int, progress: bool) -> Iterator[Any]:
-    if not progress or total < _SHOW_FROM:
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    if not console.is_terminal:  # a log file; a bar would not move there
-        console.print(f"{what} of {total:,} molecules; kept in the cache for the next time", highlight=False)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        line = bar.add_task(what, total=total)
-        yield lambda: bar.advance(line)
+        molecule = Chem.MolFromSmiles(smiles) if smiles.strip() else None
+        return MurckoScaffoldSmiles(mol=molecule) if molecule is not None else None  # type: ignore[no-untyped-call, no-any-return]

@@ -26,7 +26,7 @@ RINGS = ["C1CC1", "C1CCC1", "C1CCCC1", "C1CCCCC1", "c1ccccc1", "c1ccncc1", "c1cc
 def cache(tmp_path, monkeypatch) -> Path:
     """A cache of the test's own, so that nothing remembered answers for the code."""
     monkeypatch.setenv(locations.CACHE_VARIABLE, str(tmp_path / "cache"))
-    return tmp_path / "cache" / "splits"
+    return tmp_path / "cache" / "computed"
 
 
 @pytest.fixture
