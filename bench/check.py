@@ -215,4 +215,4 @@ def _prompt(config: RunConfig, example: Example) -> dict[str, str] | None:
         segments = render(example, config.prompt, config.text_input, graph=config.projector.places_tokens)
     except UnwritableMoleculeError:
         return None
-    return {"example_id": example.id, "text": as_text(segments)}
+    return {"example_id": example.id, "text": as_text(segments, end="<end>")}

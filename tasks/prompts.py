@@ -189,9 +189,16 @@ def prompt_of(segments: Sequence[Segment]) -> tuple[Segment, ...]:
     return tuple(segments[:last])
 
 
-def as_text(segments: Sequence[Segment]) -> str:
-    """Segments as one readable string, graphs as `<graph:i>`; what a run record shows and `prompt_sha` hashes."""
-    return "".join(f"<graph:{s.molecule}>" if s.kind == "graph" else s.text for s in segments)
+def as_text(segments: Sequence[Segment], end: str = "") -> str:
+    """Segments as one readable string, graphs as `<graph:i>`; what a run record shows and `prompt_sha` hashes.
+
+    Args:
+        segments: as `render` gives them.
+        end: stands for the end token, which has no text.
+    """
+    return "".join(
+        f"<graph:{s.molecule}>" if s.kind == "graph" else end if s.kind == "end" else s.text for s in segments
+    )
 
 
 def prompt_sha(segments: Sequence[Segment]) -> str:

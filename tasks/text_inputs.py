@@ -92,7 +92,7 @@ class Rewritten(TextInput):
     name: ClassVar[str] = "rewritten"
 
     form: Literal["canonical", "flat", "kekule", "hydrogens"] = "canonical"
-    max_characters: Annotated[int, Ge(1)] | None = None
+    max_characters: Annotated[int, Ge(1)] | None = field(default=None, metadata={"neutral": None})
 
     def write(self, smiles: str) -> str:  # noqa: D102 - inherited
         from rdkit import Chem

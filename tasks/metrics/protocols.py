@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from tasks.base import AnswerKind
@@ -45,7 +45,7 @@ class Strict(Protocol):
 
     name: ClassVar[str] = "strict"
 
-    positive: str | None = None
+    positive: str | None = field(default=None, metadata={"neutral": None})
 
     def metrics(self) -> Mapping[AnswerKind, tuple[Metric, ...]]:
         """All kinds of answer."""
