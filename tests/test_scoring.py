@@ -125,7 +125,7 @@ def test_any_text_survives_csv_and_json(cells, tmp_path_factory):
         ("a.tsv", b"id\toutput\n1\tx\0y\n", r"a\.tsv:2: holds a NUL byte"),
         ("a.tsv", b"id\toutput\n1\tx\n2\t\xe9\n", r"a\.tsv:3: byte 0xe9 is not UTF-8"),
         ("a.tsv", "id\toutput\n".encode("utf-16"), "is UTF-16; save it as UTF-8"),
-        ("a.tsv.gz", gzip.compress(b"id\toutput\n1\tx\n" * 99)[:40], "damaged gzip file"),
+        ("a.tsv.gz", gzip.compress(b"id\toutput\n1\tx\n" * 99, mtime=0)[:40], "damaged gzip file"),
         ("a.tsv.gz", b"\x1f\x8b\x08 rubbish", "damaged gzip file"),
         ("a.jsonl", '{"id": 1}\n{"id": 2', r"a\.jsonl:2: not JSON"),
         ("a.jsonl", '{"id": 1}\n[2]', r"a\.jsonl:2: one JSON object per line is needed, not '\[2\]'"),
