@@ -31,11 +31,11 @@ MOLECULES = {"exact", "bleu", "levenshtein", "maccs", "rdk", "morgan", "validity
 CAPTIONS = {"bleu-2", "bleu-4", "rouge-1", "rouge-2", "rouge-l", "meteor"}
 TASKS: dict[str, tuple[str, set[str]]] = {
     "caption": ("data: pubchem324k-caption", CAPTIONS),
-    "design": ("data: chebi20, format: selfies", MOLECULES),
+    "design": ("data: gitmol, format: selfies", MOLECULES),
     "iupac": ("data: pubchem324k-iupac", CAPTIONS),
     "property-classification": ("data: tox21, labels: all", {"roc-auc", "accuracy", "f1"}),
     "property-regression": ("data: qm9-frontier, labels: all", {"mae", "rmse", "r2", "parse-rate"}),
-    "descriptor": ("data: gitmol", {"mae", "rmse", "r2", "parse-rate"}),
+    "descriptor": ("data: gitmol, labels: [rings, tpsa, charge]", {"mae", "rmse", "r2", "parse-rate"}),
     "functional-group": ("data: gitmol, labels: [ester, ketone]", {"roc-auc", "accuracy", "f1"}),
     "forward": ("data: uspto-mit", MOLECULES),
     "retrosynthesis": ("data: uspto50k", MOLECULES),
