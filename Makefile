@@ -12,9 +12,10 @@ demo: $(VENV)/.runtime
 	$(BIN)/molgraft demo
 
 # Three processes, each with one thread: many tests wait for processes that they started and killed. With several
-# threads each, the same work takes several times as long.
+# threads each, the same work takes several times as long. Files are dealt out
+# in the order of tests/conftest.py, the longest first.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .
