@@ -7,24 +7,21 @@ Every field here changes a number and is part of a run's identity; what does not
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Interval, MinLen
-from pydantic import StringConstraints
+from annotated_types import Ge, MinLen
 
+from bench.config_types import Alias, Count, Fraction, Precision, Rate, Schedule
 from bench.errors import ConfigError
-from encoders.base import Encoder, GraphInput
+from bench.pretraining_stage import PretrainingStage
+from bench.released.base import ReleasedWeights
+from encoders.base import CONTENT, Encoder, GraphInput
 from encoders.controls import Real
 from projectors.base import Projector
 from tasks.base import Split, Task
 from tasks.metrics.base import Protocol
 from tasks.prompts import PromptStyle, TextInput
 
-Count = Annotated[int, Ge(1)]
-Fraction = Annotated[float, Interval(ge=0, lt=1)]
-Rate = Annotated[float, Gt(0)]
-Alias = Annotated[str, StringConstraints(pattern=r"^[\w.+-]+$")]  # it becomes part of a folder's name
-Precision = Literal["fp32", "bf16"]
 Part = Literal["encoder", "projector", "llm", "embeddings"]
 
 TINY = "tiny"
@@ -87,6 +84,9 @@ class LanguageModel:
         dtype: of the frozen weights; adapters and projectors are always fp32.
         lora: the adapters that stages with `llm: lora` train.
         tiny: the recipe of `tiny`.
+        quantisation: of the frozen weights while they are loaded, by bitsandbytes (optional extra `quantisation`).
+        weights: `random` builds a known architecture at full size with random weights, for measurements of speed and
+            memory where the published weights are not at hand; its scores mean nothing, and the result says so.
         max_length: longest training sequence in tokens, soft tokens included; longer answers are cut and counted.
     """
 
@@ -95,6 +95,8 @@ class LanguageModel:
     dtype: Precision = "fp32"
     lora: Lora = field(default_factory=Lora)
     tiny: TinyRecipe = field(default_factory=TinyRecipe)
+    quantisation: Literal["none", "8bit", "4bit"] = field(default="none", metadata={"neutral": "none"})
+    weights: Literal["pretrained", "random"] = field(default="pretrained", metadata={"neutral": "pretrained"})
     max_length: Count = 512
 
 
@@ -132,18 +134,6 @@ class Optimiser:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """The learning rate over a stage: warm-up, then `name`.
-
-    Args:
-        warmup: fraction of the stage's steps.
-    """
-
-    name: Literal["constant", "linear", "cosine"] = "cosine"
-    warmup: Fraction = 0.03
-
-
-@dataclass(frozen=True, kw_only=True)
 class WeightedTask:
     """A task of a mixture and its share of the examples seen, relative to the others."""
 
@@ -167,6 +157,8 @@ class Stage:
         checkpoint_every: optimiser steps between checkpoints to resume from.
         keep: which weights the stage hands on: the `last`, or the `best` by validation loss.
         length_groups: batches of examples of similar length; fewer padding tokens, another order of examples.
+        prompt: what surrounds questions in this stage; None for the run's.
+        text_input: how molecules are written in this stage; None for the run's.
     """
 
     name: Alias
@@ -182,6 +174,8 @@ class Stage:
     checkpoint_every: Count = 500
     keep: Literal["last", "best"] = "last"
     length_groups: bool = False
+    prompt: PromptStyle | None = field(default=None, metadata={"neutral": None})
+    text_input: TextInput | None = field(default=None, metadata={"neutral": None})
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
@@ -209,17 +203,31 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """How answers are written: greedily, or by beam search.
+    """How answers are written: greedily, by beam search, or drawn.
 
     Args:
         max_new_tokens: longest answer.
         beams: 1 is greedy.
         batch_size: prompts at once; part of the identity, since low-precision results depend on it.
+        min_new_tokens: shortest answer.
+        length_penalty: of beam search; above 1 favours longer answers.
+        temperature: 0 writes the likeliest token; above it, tokens are drawn, from the run's seed.
+        top_k: how many of the likeliest tokens are drawn from, where they are; 0 for all.
     """
 
     max_new_tokens: Count = 128
     beams: Count = 1
     batch_size: Count = 32
+    min_new_tokens: Annotated[int, Ge(0)] = field(default=0, metadata={"neutral": 0})
+    length_penalty: float = field(default=1.0, metadata={"neutral": 1.0})
+    temperature: Annotated[float, Ge(0)] = field(default=0.0, metadata={"neutral": 0.0})
+    top_k: Annotated[int, Ge(0)] = field(default=0, metadata={"neutral": 0})
+
+    def __post_init__(self) -> None:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ConfigError("min_new_tokens", f"is {self.min_new_tokens}, more than max_new_tokens")
+        if self.temperature and self.beams > 1:
+            raise ConfigError("temperature", "answers are either drawn or searched for by beams; set one of the two")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +244,7 @@ class Evaluation:
         reliance_answers: whether answers are generated under the swapped graphs too, so that the change of every metric
             is measured beside the change of the gold answer's likelihood; it doubles the time that generation takes.
         text_input: how molecules are written when the trained model is asked; None for as in training.
+        prompt: what surrounds questions when it is asked; None for as in training.
     """
 
     tasks: tuple[Task, ...] = ()
@@ -247,6 +256,24 @@ class Evaluation:
     reliance: GraphInput | None = None
     reliance_answers: bool = True
     text_input: TextInput | None = None
+    prompt: PromptStyle | None = field(default=None, metadata={"neutral": None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """The preset that a configuration was made from, and which of its choices are in force; no part of an identity.
+
+    Args:
+        preset: its name.
+        scale: of the recipe.
+        fidelity: which side is taken where a paper and its released code disagree.
+        switches: every choice by name, and the value that is in force, `(overridden)` where a later setting undid it.
+    """
+
+    preset: str
+    scale: str = ""
+    fidelity: str = ""
+    switches: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +283,11 @@ class RunConfig:
     Args:
         name: alias in folder names and tables; not part of the identity.
         precision: of the forward pass while training; bf16 is autocast.
+        pretraining: what the encoder, and a Q-Former, learn first, one after the other; each starts from the weights of
+            the one before.
+        released: weights of a published system that training, or asking, starts from.
+        stages: none to ask the model as it is.
+        origin: the preset that this was made from.
     """
 
     name: Alias
@@ -268,23 +300,33 @@ class RunConfig:
     llm: LanguageModel = field(default_factory=LanguageModel)
     precision: Precision = "fp32"
     limits: Limits = field(default_factory=Limits)
-    stages: Annotated[tuple[Stage, ...], MinLen(1)]
+    pretraining: tuple[PretrainingStage, ...] = ()
+    released: ReleasedWeights | None = None
+    stages: tuple[Stage, ...]
     evaluation: Evaluation
     seed: Annotated[int, Ge(0)] = 0
+    origin: Origin | None = field(default=None, metadata=CONTENT)
 
     def __post_init__(self) -> None:
-        names = [stage.name for stage in self.stages]
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigError("stages", f"two stages are named {name!r}; names must differ")
+        for path, parts in (("stages", self.stages), ("pretraining", self.pretraining)):
+            names = [part.name for part in parts]
+            for name in names:
+                if names.count(name) > 1:
+                    raise ConfigError(path, f"two stages are named {name!r}; names must differ")
         if self.graph_input.train.is_for_test_only:
             raise ConfigError(
                 "graph_input.train",
                 f"is {self.graph_input.train.name}, which leaves some molecules their own graph; use it at test only",
             )
         for stage in self.stages:
-            whole = "full" in (stage.trains.llm, stage.trains.embeddings)
-            if whole and self.llm.dtype != "fp32":
+            if stage.trains.llm == "full" and self.llm.quantisation != "none":
+                raise ConfigError(
+                    "llm.quantisation",
+                    f"is {self.llm.quantisation}, and stage {stage.name!r} trains the whole language model; quantised "
+                    "weights stay as they are. Train adapters (`llm: lora`), or set `none`",
+                )
+            # Embeddings alone can be kept in 32 bits (`bench.language_model.embeddings_in_full_precision`).
+            if stage.trains.llm == "full" and self.llm.dtype != "fp32":
                 raise ConfigError(
                     "llm.dtype",
                     f"is {self.llm.dtype}, and stage {stage.name!r} trains these weights: small steps would "
@@ -300,10 +342,19 @@ class RunConfig:
         """How molecules are written when the trained model is asked."""
         return self.evaluation.text_input or self.text_input
 
+    @property
+    def asked_as(self) -> PromptStyle:
+        """What surrounds questions when the trained model is asked."""
+        return self.evaluation.prompt or self.prompt
+
+    def written_in(self, stage: Stage) -> TextInput:
+        """How molecules are written in a stage."""
+        return stage.text_input or self.text_input
+
+    def prompted_as(self, stage: Stage) -> PromptStyle:
+        """What surrounds questions in a stage."""
+        return stage.prompt or self.prompt
+
     def evaluation_tasks(self) -> tuple[Task, ...]:
         """The tasks whose answers are scored."""
         return self.evaluation.tasks or (self.task,)
-
-
-Mapped = dict[str, Any]
-"""A configuration as YAML reads it."""

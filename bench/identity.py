@@ -31,6 +31,7 @@ class Inputs:
         validation: of the validation examples per stage.
         llm: of the language model's files, tokenizer included.
         encoder, projector: of the files that they name: pretrained weights, tokenizers.
+        released: of the files of released weights.
     """
 
     train: tuple[str, ...]
@@ -38,6 +39,7 @@ class Inputs:
     llm: str
     encoder: tuple[str, ...] = ()
     projector: tuple[str, ...] = ()
+    released: tuple[str, ...] = ()
 
 
 def content_hash(value: object) -> str:
@@ -67,8 +69,8 @@ def stage_ids(config: RunConfig, inputs: Inputs) -> tuple[str, ...]:
 
 
 def train_id(config: RunConfig, inputs: Inputs) -> str:
-    """Hash of all training: the last stage's."""
-    return stage_ids(config, inputs)[-1]
+    """Hash of all training: the last stage's, or of what is asked as it is where there is none."""
+    return (stage_ids(config, inputs) or (content_hash(_training(config, inputs, ())),))[-1]
 
 
 def predict_id(config: RunConfig, trained: str, task: Task, examples: Sequence[Example]) -> str:
@@ -85,6 +87,7 @@ def predict_id(config: RunConfig, trained: str, task: Task, examples: Sequence[E
             "graph_input": config.graph_input.test,
             "text_input": config.asked_in,
             "generation": evaluation.generation,
+            **_asked_differently(config),
         }
     )
 
@@ -101,6 +104,7 @@ def reliance_id(config: RunConfig, trained: str, examples: Sequence[Example]) ->
             "swap": config.evaluation.reliance,
             "equal_in": ["atoms", "soft tokens"],
             "batch_size": config.evaluation.generation.batch_size,
+            **_asked_differently(config),
         }
     )
 
@@ -133,6 +137,7 @@ def evaluation_id(config: RunConfig, task: Task) -> str:
             "text_input": None if config.asked_in == config.text_input else config.asked_in,
             "generation": evaluation.generation,
             "swap": evaluation.reliance,
+            **_asked_differently(config),
         }
     )
 
@@ -152,6 +157,8 @@ def _training(config: RunConfig, inputs: Inputs, stages: Sequence[Stage], seeded
     # Adapters wrap the maps of the language model, whose trained weights then have other names.
     whole = any(stage.trains.llm == "full" or stage.trains.embeddings == "full" for stage in stages)
     adapted = adapted or (whole and any(stage.trains.llm == "lora" for stage in config.stages))
+    # Whether released weights hold adapters is in their files; the settings are then read, and must fit.
+    adapted = adapted or config.released is not None
     done = len(stages)
     return {
         "hash": HASH_VERSION,
@@ -163,7 +170,9 @@ def _training(config: RunConfig, inputs: Inputs, stages: Sequence[Stage], seeded
         "llm": inputs.llm,
         "encoder_files": inputs.encoder,
         "projector_files": inputs.projector,
+        **({} if config.released is None else {"released": config.released, "released_files": inputs.released}),
         "dtype": config.llm.dtype,
+        **({} if config.llm.quantisation == "none" else {"quantisation": config.llm.quantisation}),
         "max_length": config.llm.max_length,
         "task_names": _task_names(config, stages) if config.projector.reads_context else None,
         "lora": config.llm.lora if adapted else None,
@@ -173,6 +182,11 @@ def _training(config: RunConfig, inputs: Inputs, stages: Sequence[Stage], seeded
         "validation": inputs.validation[:done],
         "seed": config.seed if seeded else None,
     }
+
+
+def _asked_differently(config: RunConfig) -> Mapping[str, Any]:
+    """The prompt in which a model is asked, where it is another one than training's."""
+    return {} if config.asked_as == config.prompt else {"prompt": config.asked_as}
 
 
 def _task_names(config: RunConfig, stages: Sequence[Stage]) -> list[list[str]]:

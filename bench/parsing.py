@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -13,27 +14,12 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from bench.config import Mapped, RunConfig
+from bench.config_types import Mapped
 from bench.errors import ConfigError, UserError, is_user_error
-from bench.registry import Registry, registry
+from bench.registry import Registry
 from bench.shipped import shipped_files
 
 T = TypeVar("T")
-
-
-def load_config(source: str, overrides: Sequence[str] = (), components: Registry | None = None) -> RunConfig:
-    """The configuration of a preset name or a YAML file.
-
-    Args:
-        source: name of a preset, or a path.
-        overrides: `a.b=value` settings, the value in YAML.
-        components: where names are looked up.
-
-    Raises:
-        ConfigError: anything in it is unknown, of the wrong type, out of range or missing.
-        UserError: there is no such preset or file.
-    """
-    return build(RunConfig, apply_overrides(load_mapping(source), overrides), components or registry())
 
 
 def load_mapping(source: str) -> Mapped:
@@ -117,6 +103,19 @@ def apply_overrides(mapping: Mapped, overrides: Sequence[str]) -> Mapped:
             raise ConfigError(path, f"{text!r} is not readable as YAML") from None
         keys = path.strip().split(".")
         result = _replaced(result, keys, value, keys)
+    return result
+
+
+def laid_over(mapping: Mapped, changes: Mapping[str, Any]) -> Mapped:
+    """`mapping` with values at dotted paths laid over it; a mapping is merged with the one that stands there.
+
+    Raises:
+        ConfigError: a path leads nowhere.
+    """
+    result: Mapped = mapping
+    for path, value in changes.items():
+        keys = path.split(".")
+        result = _replaced(result, keys, value, keys, merging=True)
     return result
 
 
@@ -229,10 +228,10 @@ def _keys(value: object) -> Collection[str]:
     return {str(key) for key in value} if isinstance(value, Mapping) else ()
 
 
-def _replaced(node: Any, keys: Sequence[str], value: object, whole: Sequence[str]) -> Any:
-    """A copy of `node` in which the value at `keys` is another one."""
+def _replaced(node: Any, keys: Sequence[str], value: object, whole: Sequence[str], merging: bool = False) -> Any:
+    """A copy of `node` in which the value at `keys` is another one, or has another laid over it."""
     if not keys:
-        return value
+        return merge({"": node}, {"": value})[""] if merging else value
     key, rest = keys[0], keys[1:]
     if isinstance(node, list):
         names = [item.get("name") if isinstance(item, Mapping) else item for item in node]
@@ -240,13 +239,13 @@ def _replaced(node: Any, keys: Sequence[str], value: object, whole: Sequence[str
         if position is None or position >= len(node):
             known = ", ".join(f"{i} ({name})" for i, name in enumerate(names))
             raise ConfigError(".".join(whole), f"the list holds no {key!r}; it has {known}")
-        return [_replaced(item, rest, value, whole) if i == position else item for i, item in enumerate(node)]
+        return [_replaced(item, rest, value, whole, merging) if i == position else item for i, item in enumerate(node)]
     if isinstance(node, str):
         node = {"name": node}  # `encoder: gin` is short for `encoder: {name: gin}`
     if node is not None and not isinstance(node, Mapping):
         raise ConfigError(".".join(whole), f"{key!r} is set below a plain value, {node!r}")
     node = dict(node or {})
-    node[key] = _replaced(node.get(key), rest, value, whole)
+    node[key] = _replaced(node.get(key), rest, value, whole, merging)
     return node
 
 
@@ -304,3 +303,9 @@ class _StrictLoader(yaml.SafeLoader):
             seen.add(key)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
+
+
+# YAML 1.1 reads `5e-5` as text, YAML 1.2 and everybody else as a number.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)

@@ -14,7 +14,8 @@ from bench.errors import ConfigError, UserError
 from bench.features import open_features
 from bench.identity import content_hash
 from bench.model_files import HUB_NAME, contents, files_identity, from_hub
-from bench.pretraining_config import DataPart, PretrainingConfig
+from bench.pretraining_config import PretrainingConfig
+from bench.pretraining_stage import DataPart
 from bench.provenance import package_version
 from bench.run_store import read_json, write_json, write_text
 from bench.runtime import Runtime
@@ -24,7 +25,7 @@ from encoders.text_encoder import SMALL, TextEncoder, TextReader
 from tasks.base import Rejection, Split
 from tasks.data import Catalogue
 
-_VERSION = 1  # raised when the same declarations and data begin to give other weights
+_VERSION = 2  # raised when the same declarations and data begin to give other weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,14 +20,14 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from bench.config import Schedule
 from bench.device import seeded
 from bench.errors import NotFiniteError
 from bench.identity import derived_seed
-from bench.pretraining_config import Module
 from bench.pretraining_data import Pair, PreparedPretraining
+from bench.pretraining_stage import Module
 from bench.run_store import append_jsonl, read_jsonl, write_bytes, write_text
 from bench.runtime import Runtime
+from bench.schedules import rate_factor, warmup_steps_of
 from encoders.base import MoleculeBatch
 from encoders.objectives import AligningModule, Losses
 
@@ -181,7 +181,10 @@ class Pretrainer:
         if config.optimiser.max_grad_norm:
             parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
             nn.utils.clip_grad_norm_(parameters, config.optimiser.max_grad_norm)
-        factor = rate_factor(config.schedule, self.step, config.steps)
+        warmup = warmup_steps_of(config.schedule, config.steps)
+        epoch_steps = max(1, len(self.prepared.training) // config.batch_size)
+        # Counted from 1: a first step at a rate of zero would be none.
+        factor = rate_factor(config.schedule, self.step + 1, config.steps + 1, warmup, epoch_steps)
         for group in self._optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         self._optimizer.step()
@@ -286,17 +289,6 @@ class Pretrainer:
         finally:
             for module, training in zip(modules, before, strict=True):
                 module.train(training)
-
-
-def rate_factor(schedule: Schedule, step: int, steps: int) -> float:
-    """What the peak learning rate is multiplied by at a step, counted from 0: warm-up, then the schedule to 0."""
-    warmup = round(schedule.warmup * steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    if schedule.name == "constant":
-        return 1.0
-    return 1 - done if schedule.name == "linear" else (1 + math.cos(math.pi * done)) / 2
 
 
 @contextmanager

@@ -10,16 +10,20 @@ from typing import Annotated, Any
 
 from annotated_types import MinLen
 
-from bench.config import Mapped, RunConfig
+from bench.config import RunConfig
+from bench.config_types import Mapped
 from bench.errors import ConfigError, UserError
 from bench.experiment import RunResult, run
 from bench.matching import match_parameters, match_tokens
-from bench.parsing import apply_overrides, build, find_config, load_mapping, merge, read_yaml
+from bench.parsing import build, find_config, load_mapping, read_yaml
+from bench.preset import Choices, resolve_mapping
 from bench.registry import Registry, registry
 from bench.run_store import is_disk_error
 from bench.runtime import Runtime
 from bench.tracking import mirror_to
 from tasks.data import Catalogue
+
+_CHOICES = ("scale", "fidelity", "switches")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +35,8 @@ class Study:
         extends: the preset or file that every cell starts from.
         question: what it is to answer, in words.
         seeds: of every cell.
-        cells: by alias, what is laid over the preset.
+        scale, fidelity, switches: choices of the preset, for every cell.
+        cells: by alias, what is laid over the preset; a cell may choose for itself, by the same three names.
         match_params: a cell, or a number: all projectors get as nearly as many parameters, by their declared widths.
         count_match: a cell, or a number: all projectors give as nearly as many tokens to a molecule of median size.
     """
@@ -40,6 +45,9 @@ class Study:
     extends: str
     question: str = ""
     seeds: Annotated[tuple[int, ...], MinLen(1)] = (0,)
+    scale: str | None = None
+    fidelity: str | None = None
+    switches: dict[str, str] = field(default_factory=dict)
     cells: Annotated[dict[str, Any], MinLen(1)] = field(default_factory=dict)
     match_params: str | int | None = None
     count_match: str | int | None = None
@@ -62,7 +70,10 @@ def load_study(
     components = registry()
     study = build(Study, read_yaml(path), components)
     base = load_mapping(_beside(study.extends, path))
-    declared = {alias: _cell(base, alias, changes, overrides, components) for alias, changes in study.cells.items()}
+    choices = Choices(scale=study.scale, fidelity=study.fidelity, switches=study.switches)
+    declared = {
+        alias: _cell(base, alias, changes, overrides, components, choices) for alias, changes in study.cells.items()
+    }
     cells = declared
     if study.count_match is not None:
         cells = match_tokens(cells, study.count_match)
@@ -114,14 +125,17 @@ def _adjusted(declared: Mapping[str, RunConfig], cells: Mapping[str, RunConfig])
                 yield f"cell {alias}: projector.{part.name} {before} -> {after}, to match"
 
 
-def _cell(base: Mapped, alias: str, changes: object, overrides: Sequence[str], components: Registry) -> RunConfig:
+def _cell(
+    base: Mapped, alias: str, changes: object, overrides: Sequence[str], components: Registry, choices: Choices
+) -> RunConfig:
     if changes is None:
         changes = {}
     if not isinstance(changes, Mapping):
         raise ConfigError(f"cells.{alias}", f"is {changes!r}, where a mapping of settings is expected")
-    mapping = apply_overrides({**merge(base, changes), "name": alias}, overrides)
     try:
-        return build(RunConfig, mapping, components)
+        own = build(Choices, {key: changes[key] for key in _CHOICES if key in changes}, components)
+        laid = {**{key: value for key, value in changes.items() if key not in _CHOICES}, "name": alias}
+        return resolve_mapping(base, overrides, components, own.over(choices), laid).config
     except ConfigError as error:
         raise UserError(f"cell {alias}: {error}") from None
 

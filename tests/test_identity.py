@@ -29,7 +29,8 @@ from bench.identity import (
     swapped_answers_id,
     train_id,
 )
-from bench.parsing import apply_overrides, build, load_config, to_mapping
+from bench.parsing import apply_overrides, build, to_mapping
+from bench.preset import load_config
 from bench.registry import Registry
 from tasks.base import Example, Turn
 from tasks.metrics.protocols import MolT5, Strict
@@ -56,7 +57,7 @@ FULL = (
 IDS = """
 import json
 from bench.identity import Inputs, cell_id, predict_id, stage_ids
-from bench.parsing import load_config
+from bench.preset import load_config
 from test_identity import EXAMPLES, FULL, INPUTS
 
 config = load_config("demo", FULL)
@@ -128,6 +129,21 @@ OTHER: dict[str, Any] = {
     "evaluation.reliance.match_size": False,
     "evaluation.text_input": {"name": "smiles"},
     "evaluation.protocols.0.positive": "Yes",
+    "prompt.chat.answer_end": "\n",
+    "evaluation.prompt": {"chat": "vicuna"},
+    "stages.0.prompt": {"chat": "vicuna"},
+    "stages.1.prompt": {"chat": "vicuna"},
+    "stages.0.text_input": "none",
+    "stages.1.text_input": "none",
+    "schedule.warmup_steps": 1,
+    "schedule.end": 1.25,
+    "llm.quantisation": "4bit",
+    "llm.weights": "random",
+    "pretraining": [
+        {"name": "first", "objective": "masking", "data": {"training": [{"data": "bundled"}]}, "steps": 1},
+    ],
+    "released": {"name": "llamo", "path": "last.ckpt"},
+    "origin": {"preset": "another"},
 }
 # What is not in an identity through the configuration, and why.
 EXEMPT = {
@@ -139,6 +155,9 @@ EXEMPT = {
     "encoder.weights": "what the file holds is hashed instead",
     "llm.name": "the model's files are hashed instead",
     "llm.revision": "the model's files are hashed instead",
+    "llm.weights": "the architecture and its seed are hashed in their place",
+    "pretraining": "what the files hold that it hands on is hashed instead",
+    "origin": "how a configuration was made changes no number",
     "stages.#.name": "an alias",
     "stages.#.checkpoint_every": "how often a copy is put aside changes no number",
     "evaluation.ids": "the content of the examples is hashed instead",
