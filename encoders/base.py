@@ -87,7 +87,7 @@ class MoleculeBatch:
         return MoleculeBatch(self.size, columns, keys)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: DeepSpeed looks into what a module returns by `vars`
 class MoleculeEncoding:
     """What an encoder says about several molecules.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -206,13 +206,19 @@ class Himol2(CategoricalScheme):
 
     Atom: atomic number 1..118 counted from 0, number of neighbours 0..10. Bond: type, 1 outside a ring or 2 inside one
     (row 0 is that of virtual edges). HiMol's further rows of virtual nodes and edges are not the scheme's: the
-    hierarchical encoder has tables of its own for them. Wildcards, degrees above 10 and other bond types are rejected.
+    hierarchical encoder has tables of its own for them. Degrees above 10 and other bond types are rejected.
+
+    Args:
+        wildcards: whether a wildcard has a row of its own, the one behind the 118 elements, as in HIGHT
+            (`data_utils.py:35,170-177`); else it is rejected, as HiMol fails there.
     """
 
     name: ClassVar[str] = "himol2"
 
+    wildcards: bool = field(default=False, metadata={"neutral": False})
+
     def atom_features(self) -> Sequence[Feature]:  # noqa: D102 - inherited
-        return element(118), _DEGREE
+        return (element(119, wildcard=118) if self.wildcards else element(118)), _DEGREE
 
     def bond_features(self) -> Sequence[Feature]:  # noqa: D102 - inherited
         return bond_type(4), _IN_RING

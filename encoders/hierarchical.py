@@ -1,12 +1,13 @@
 """A graph network over atoms with a virtual node for every motif and one for the whole molecule.
 
 The form of M3LLM's encoder, as far as its paper says; where it is silent, as HiMol (`gnn_model.py`, `data_utils.py`),
-whose code has no licence and was not used: this is written from the formulas.
+whose code has no licence and was not used: this is written from the formulas. HIGHT's encoder is the same network with
+positions beside its rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -31,10 +32,16 @@ from encoders.checkpoints import in_layer, load_exactly, renamed, unknown_layout
 from encoders.features import Himol2
 from encoders.message_passing import RowNorm, embed, embeddings, gathered, pool
 from encoders.motifs import Himol, MotifScheme
+from encoders.positions import Positions, PositionScheme
 
 # Rows of the table of virtual nodes, and of that of the messages of which they are a part.
 _MOTIF, _GRAPH = 0, 1
 _ITSELF, _TO_GRAPH, _TO_MOTIF, _FROM_GRAPH, _FROM_MOTIF = range(5)
+
+# The column of a level's positions; of all others, which are of atoms, it is `atom_position`.
+_POSITION_OF = {"motif": "motif_position", "graph": "graph_position"}
+
+_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"relu": functional.relu, "elu": functional.elu}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +51,24 @@ class Hierarchical(Encoder):
     Provides `layer:0` to `layer:layers` (atoms), `atom`, `motif` and `graph`. A molecule without motifs has its atoms
     tied to the graph node directly.
 
+    HIGHT's form is `positions: {}, graph_readout: mean_all, scheme: {name: himol2, wildcards: true}`, frozen, under a
+    projector with a map for each level. Its network was pretrained as in Mole-BERT with a vector-quantised codebook,
+    which its code no longer reads (`hvqvae2.py:663`). The network has the tensors of HiMol's, and a file of them loads;
+    no such file is public. The codebook's (`embeddings.weight` of 512 rows) does not load. HIGHT's order of motifs, and
+    so of their tokens, is that in which its rule finds them; here they stand by their smallest atom.
+
     Args:
         layers: message-passing layers; 5 in HiMol.
-        width: width of every level; 300 as the other encoders (HiMol's default is 512).
+        width: width of every level, before positions; 300 as the other encoders (HiMol's default is 512).
         dropout: after each layer; 0.5 in HiMol's pretraining.
+        activation: between layers; HiMol pretrains with `relu` and fine-tunes with `elu` (`finetune/model.py:303`).
         edges: `up`, as HiMol and HIGHT: messages go from atoms to motifs to the graph node and never back, so that atom
             rows are those of a plain GIN. `both`: also down.
         graph_readout: what the graph level is: the graph node's row (`virtual`), or the mean over atoms (`mean_atoms`)
-            or over all rows (`mean_all`, as HIGHT).
+            or over all rows, motif nodes and graph node included (`mean_all`, as HIGHT, `llava_graph_arch.py:116-128`).
+        positions: Laplacian positions, put behind the rows of every level, which then are `width + positions.width`
+            wide (308 in HIGHT); None for none. Those of the graph level are the graph node's, also where the row before
+            them is a mean, as in HIGHT.
         scheme: features of atoms and bonds; HiMol's are the atomic number and the degree, bond type and ring flag.
         motifs: how molecules fall into motifs.
         weights: a checkpoint: pretrained by `molgraft pretrain-encoder`, or HiMol's.
@@ -62,8 +79,10 @@ class Hierarchical(Encoder):
     layers: Annotated[int, Ge(1)] = 5
     width: Annotated[int, Ge(1)] = 300
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    activation: Literal["relu", "elu"] = field(default="relu", metadata={"neutral": "relu"})
     edges: Literal["up", "both"] = "up"
     graph_readout: Literal["virtual", "mean_atoms", "mean_all"] = "virtual"
+    positions: Positions | None = field(default=None, metadata={"neutral": None})
     scheme: GraphScheme = field(default_factory=Himol2)
     motifs: MotifScheme = field(default_factory=lambda: MotifScheme(segmenter=Himol(), fallback="none"))
     weights: str | None = field(default=None, metadata=CONTENT)
@@ -73,11 +92,14 @@ class Hierarchical(Encoder):
         return cls(layers=2, width=16)
 
     def provides(self) -> Mapping[Level, int]:  # noqa: D102 - inherited
-        layers = {f"layer:{k}": self.width for k in range(self.layers + 1)}
-        return {"atom": self.width, "motif": self.width, "graph": self.width, **layers}
+        width = self.width + (self.positions.width if self.positions else 0)
+        layers = {f"layer:{k}": width for k in range(self.layers + 1)}
+        return {"atom": width, "motif": width, "graph": width, **layers}
 
     def features(self) -> tuple[FeatureScheme, ...]:  # noqa: D102 - inherited
-        return (self.scheme, self.motifs)
+        if self.positions is None:
+            return (self.scheme, self.motifs)
+        return (self.scheme, self.motifs, PositionScheme(positions=self.positions, motifs=self.motifs))
 
     def build(self) -> EncoderModule:  # noqa: D102 - inherited
         return HierarchicalModule(self)
@@ -90,10 +112,11 @@ class Hierarchical(Encoder):
             load_exactly(module, self.weights, self._translated)
 
     def _translated(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """HiMol's layout: virtual nodes and edges stand in the tables of atoms and bonds.
+        """HiMol's layout, and HIGHT's: virtual nodes and edges stand in the tables of atoms and bonds.
 
-        There the atom table has 118 elements, the graph node (119) and motif nodes (120); the bond table four types,
-        the self loop (4), edges to the graph node (5) and to motifs (6); all of these have second feature 0.
+        There the atom table has 118 elements, in HIGHT the wildcard (118), the graph node (119) and motif nodes (120);
+        the bond table four types, the self loop (4), edges to the graph node (5) and to motifs (6); all of these have
+        second feature 0. HIGHT's attention pooling, which it does not use by default, is left out.
 
         Raises:
             EncoderError: it is another layout, or the settings are not those of HiMol.
@@ -107,7 +130,7 @@ class Hierarchical(Encoder):
         try:
             second = rest.pop("x_embedding2.weight")
             found = {
-                "atom_embeddings.0.weight": rest.pop("x_embedding1.weight")[:118],
+                "atom_embeddings.0.weight": rest.pop("x_embedding1.weight")[: self.scheme.atom_sizes()[0]],
                 "atom_embeddings.1.weight": second,
                 "virtual_nodes.weight": table[[120, 119]] + second[0],
             }
@@ -120,7 +143,7 @@ class Hierarchical(Encoder):
                 found[f"{inside}ties.weight"] = first[4:7] + other[0]
         except KeyError as error:
             raise EncoderError(f"the file lacks {error.args[0]}. Nothing was loaded") from None
-        names = renamed(rest, [("gnns.", "layers."), ("batch_norms.", "norms.")])
+        names = renamed(rest, [("gnns.", "layers."), ("batch_norms.", "norms.")], ("att_pool.",))
         return found | {in_layer(name): tensor for name, tensor in names.items()}
 
 
@@ -159,14 +182,18 @@ class HierarchicalModule(EncoderModule):
         for position, layer in enumerate(self.layers):
             rows = layer(rows, *bonds, ties)
             if position + 1 < len(self.layers):
-                rows = functional.relu(rows)
+                rows = _ACTIVATIONS[self.declaration.activation](rows)
             rows = functional.dropout(rows, self.declaration.dropout, self.training)
             per_layer.append(rows[:count])
         found = {f"layer:{k}": Ragged(values, atoms.ptr) for k, values in enumerate(per_layer)}
         found["atom"] = Ragged(rows[:count], atoms.ptr)
         found["motif"] = Ragged(rows[count : len(rows) - batch.size], motifs.ptr)
         found["graph"] = self._graph(rows, batch)
-        return MoleculeEncoding(batch.size, {level: rows for level, rows in found.items() if level in levels})
+        asked = {level: rows for level, rows in found.items() if level in levels}
+        if self.declaration.positions is not None:
+            for level, rows_of_level in asked.items():
+                asked[level] = _beside(rows_of_level, batch[_POSITION_OF.get(level, "atom_position")])
+        return MoleculeEncoding(batch.size, asked)
 
     def _ties(self, batch: MoleculeBatch) -> _Ties:
         atoms, motifs = batch["atom"], batch["motif"]
@@ -196,6 +223,11 @@ class HierarchicalModule(EncoderModule):
         if self.declaration.graph_readout == "mean_all":
             molecule = torch.cat([molecule, batch["motif"].molecule_of_row(), ptr[:-1]])
         return Ragged(pool(rows[: len(molecule)], molecule, batch.size, "mean"), ptr)
+
+
+def _beside(rows: Ragged, positions: Ragged) -> Ragged:
+    """Rows with their positions behind them."""
+    return Ragged(torch.cat([rows.values, positions.values.to(rows.values.dtype)], dim=1), rows.ptr)
 
 
 class _Layer(nn.Module):

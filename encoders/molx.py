@@ -95,6 +95,7 @@ class MolXModule(EncoderModule):
 
     def __init__(self, declaration: MolX) -> None:
         super().__init__()
+        self.declaration = declaration
         towers = declaration.towers()
         self.towers = nn.ModuleDict({name: tower.build() for name, tower in towers.items()})
         self.levels = {name: frozenset(tower.provides()) for name, tower in towers.items()}

@@ -23,6 +23,7 @@ from encoders.base import (
     MoleculeEncoding,
     Ragged,
 )
+from encoders.smiles_shapes import KNOWN_SHAPES, known_configuration
 from encoders.smiles_tokens import BEGIN, END, PAD, SMALL, VOCABULARY, SmilesTokens, place, readable, tokenizer_of
 
 
@@ -62,6 +63,10 @@ class Smiles(Encoder):
         max_length: most tokens, special ones included; 512 in MolX.
         truncate: whether longer SMILES are cut, as in MolX's code; else they are rejected.
         recipe: the shape of `small`; no other model reads it.
+        pooler: whether the pooler head, which nothing reads, is kept; MolX's code keeps it, and its count of trained
+            parameters (0.53 %) includes it.
+        weights: `random` makes a model of known shape with random weights, over the tokens of `small`, for measurements
+            where its files are not at hand.
     """
 
     name: ClassVar[str] = "smiles"
@@ -71,6 +76,14 @@ class Smiles(Encoder):
     max_length: Annotated[int, Ge(3)] = 512
     truncate: bool = False
     recipe: SmallSmiles = field(default_factory=SmallSmiles)
+    pooler: bool = field(default=False, metadata={"neutral": False})
+    weights: Literal["pretrained", "random"] = field(default="pretrained", metadata={"neutral": "pretrained"})
+
+    def __post_init__(self) -> None:
+        if self.weights == "random" and known_configuration(self.model) is None:
+            raise EncoderError(
+                f"SMILES encoder {self.model}: `weights: random` needs a known shape: {', '.join(KNOWN_SHAPES)}"
+            )
 
     @classmethod
     def small(cls) -> Self:  # noqa: D102 - inherited
@@ -85,12 +98,13 @@ class Smiles(Encoder):
         """See `Encoder.provides`.
 
         Raises:
-            EncoderError: the model's configuration is not on this machine, or not that of an encoder.
+            EncoderError: the model's configuration is neither known nor on this machine, or not that of an encoder.
         """
-        return {"smiles": self.recipe.width if self.model == SMALL else int(_config(self.model).hidden_size)}
+        return {"smiles": self.recipe.width if self.model == SMALL else int(self._config().hidden_size)}
 
     def features(self) -> tuple[FeatureScheme, ...]:  # noqa: D102 - inherited
-        return (SmilesTokens(model=self.model, max_length=self.max_length, truncate=self.truncate),)
+        tokens = SMALL if self.weights == "random" else self.model
+        return (SmilesTokens(model=tokens, max_length=self.max_length, truncate=self.truncate),)
 
     def rows(self, counts: Counts, size: int) -> Counts:  # noqa: D102 - inherited
         return {"smiles": counts["smiles_token"] if self.pool == "none" else np.ones(size, dtype=np.int64)}
@@ -98,26 +112,51 @@ class Smiles(Encoder):
     def build(self) -> EncoderModule:
         """See `Encoder.build`; the weights of a path or a hub model come with `load`.
 
+        A model of known shape is built without its files, so that its parameters can be counted.
+
         Raises:
             EncoderError: the model is not on this machine, or does not suit.
         """
         from transformers import AutoModel, RobertaModel
 
         if self.model == SMALL:
-            return SmilesModule(self, RobertaModel(self._small_config(), add_pooling_layer=False), PAD)
-        config, tokenizer = _config(self.model), tokenizer_of(self.model)
+            return SmilesModule(self, RobertaModel(self._small_config(), add_pooling_layer=self.pooler), PAD)
+        config, tokenizer = self._config(), self._tokenizer()
         # In the type that the file is kept in, weights would change the type of all that is computed from them.
         model = readable(
             self.model, lambda: AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
         )
-        if getattr(model, "pooler", None) is not None:
+        if not self.pooler and getattr(model, "pooler", None) is not None:
             model.pooler = None
-        self._check_fits(model, len(tokenizer))
-        pads = (tokenizer.pad_token_id, config.pad_token_id)
+        self._check_fits(model, len(VOCABULARY) if tokenizer is None else len(tokenizer))
+        pads = (None if tokenizer is None else tokenizer.pad_token_id, config.pad_token_id)
         return SmilesModule(self, model, next((pad for pad in pads if pad is not None), 0))
 
+    def _config(self) -> Any:
+        """The configuration: of the files, or where they are not here or not read, of the known shape."""
+        known = known_configuration(self.model)
+        if self.weights == "random":
+            return known
+        try:
+            return _config(self.model)
+        except EncoderError:
+            if known is None:
+                raise
+            return known
+
+    def _tokenizer(self) -> Any:
+        """The tokenizer, or None for the small one of random weights and of a known shape whose files are not here."""
+        if self.weights == "random":
+            return None
+        try:
+            return tokenizer_of(self.model)
+        except EncoderError:
+            if known_configuration(self.model) is None:
+                raise
+            return None
+
     def load(self, module: EncoderModule) -> None:  # noqa: D102 - inherited
-        if self.model == SMALL:
+        if self.model == SMALL or self.weights == "random":
             return
         from transformers import AutoModel
 
@@ -136,10 +175,13 @@ class Smiles(Encoder):
                 ),
             )
         own = module.model.state_dict()
-        missing = sorted(own.keys() & set(report["missing_keys"]))
+        # A pooler, which nothing reads, stays as `build` drew it: files of masked language models have none.
+        absent = set(report["missing_keys"])
+        missing = sorted(name for name in own.keys() & absent if not name.startswith("pooler."))
         if missing:
             raise EncoderError(f"SMILES encoder {self.model}: its file lacks {', '.join(missing[:3])}")
-        module.model.load_state_dict({name: tensor for name, tensor in loaded.state_dict().items() if name in own})
+        read = {name: tensor for name, tensor in loaded.state_dict().items() if name in own.keys() - absent}
+        module.model.load_state_dict({**own, **read})
 
     def _small_config(self) -> Any:
         from transformers import RobertaConfig

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from torch import Tensor, nn
 
-from encoders.base import Counts, Level, MoleculeEncoding
+from encoders.base import Counts, Level, MoleculeEncoding, Ragged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True)
+EmbedText = Callable[[str], Tensor]
+"""From a text to the token embeddings of a language model, `(tokens, d_llm)`, without special tokens and gradient."""
+
+
+@dataclass(frozen=True)  # without slots: DeepSpeed looks into what a module returns by `vars`
 class SoftTokens:
     """Vectors that take the place of token embeddings.
 
@@ -56,6 +60,14 @@ class ProjectorModule(nn.Module):
 
     def observe(self, encoding: MoleculeEncoding, context: Context | None = None) -> Mapping[str, Tensor]:
         """What is worth writing down per molecule, such as gates: `(B, ...)` by name."""
+        return {}
+
+    def observe_attention(self, encoding: MoleculeEncoding, context: Context | None = None) -> Mapping[Level, Ragged]:
+        """Where learned queries look, for levels that are read by attention: `(sum n, Q)`, the mean over heads.
+
+        Apart from `observe`, since rows of atoms have no mean over molecules. A query's shares add up to 1 over a
+        molecule's rows and whatever else it attends to beside them.
+        """
         return {}
 
 
@@ -110,6 +122,17 @@ class Projector(ABC):
     def cut(self, rows: Counts, size: int) -> NDArray[np.int64]:
         """Rows of each molecule that a limit on its size leaves out, `(B,)` int64; reported, never silent."""
         return np.zeros(size, dtype=np.int64)
+
+    def prepare(self, module: ProjectorModule, embed_text: EmbedText) -> None:  # noqa: B027 - most take nothing
+        """Starts a module that `build` made from what the language model has; called once, before `load`.
+
+        Args:
+            module: as `build` made it.
+            embed_text: the language model's embeddings of a text.
+
+        Raises:
+            EncoderError: nothing can be made of the text that is asked for.
+        """
 
     def sources(self) -> tuple[str, ...]:
         """Files, folders or hub models that `load` reads; their content is part of a run's identity."""

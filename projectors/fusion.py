@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import numpy as np
@@ -12,7 +12,7 @@ from annotated_types import Ge, MinLen
 from torch import Tensor, nn
 
 from encoders.base import Counts, EncoderError, Level, MoleculeEncoding, Ragged
-from projectors.base import Context, Projector, ProjectorModule, SoftTokens
+from projectors.base import Context, EmbedText, Projector, ProjectorModule, SoftTokens
 from projectors.ragged import equal_tokens, mean_rows, mlp
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ class Fusion(Projector):
     the fingerprint's and of the mean of the other two, followed by 4 learned vectors. A view with several rows of a
     molecule is averaged over them first.
 
-    The released code starts the shared vectors from the embeddings of the words "generation task"; here they start at
-    random, since a projector does not see the language model's embeddings.
-
     Args:
         levels: the views that are read. Where one is left out, the rule is that of those that are there: half and half
             for any two.
@@ -39,6 +36,9 @@ class Fusion(Projector):
             weights; `concat_tokens`, one token per view; `sum`.
         hidden: width of the MLPs' hidden layer; 2048 there.
         num_prompt_tokens: shared vectors after each molecule's own; 4 there.
+        prompt_init: what they start from: N(0, 0.02) (`random`), or the language model's embeddings of the words of
+            `prompt_text`, over and over until there are enough (`text`), as there (`molx_llm.py:196-200`).
+        prompt_text: "generation task" there, two tokens for Llama-2, and so twice.
     """
 
     name: ClassVar[str] = "fusion"
@@ -50,6 +50,8 @@ class Fusion(Projector):
     fusion: Literal["mean_of_means", "learned", "concat_tokens", "sum"] = "mean_of_means"
     hidden: Annotated[int, Ge(1)] = 2048
     num_prompt_tokens: Annotated[int, Ge(0)] = 4
+    prompt_init: Literal["random", "text"] = field(default="random", metadata={"neutral": "random"})
+    prompt_text: str = field(default="generation task", metadata={"neutral": "generation task"})
 
     def __post_init__(self) -> None:
         if len(set(self.levels)) < len(self.levels):
@@ -70,6 +72,16 @@ class Fusion(Projector):
 
     def build(self, widths: Mapping[Level, int], llm_width: int) -> ProjectorModule:  # noqa: D102 - inherited
         return FusionModule(self, widths, llm_width)
+
+    def prepare(self, module: ProjectorModule, embed_text: EmbedText) -> None:  # noqa: D102 - inherited
+        assert isinstance(module, FusionModule)
+        if self.prompt_init == "random" or module.prompt is None:
+            return
+        words = embed_text(self.prompt_text)
+        if not len(words):
+            raise EncoderError(f"projector fusion: `prompt_text` {self.prompt_text!r} has no token to start from")
+        with torch.no_grad():
+            module.prompt.copy_(words[torch.arange(self.num_prompt_tokens) % len(words)])
 
     def weights(self) -> tuple[float, ...]:
         """The weight of each view in the mean of means."""

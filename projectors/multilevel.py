@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from encoders.base import Counts, EncoderError, Level, MoleculeEncoding, Ragged
 from projectors.base import Context, Projector, ProjectorModule, SoftTokens
-from projectors.ragged import Activation, dense, equal_tokens, layers_of, mlp
+from projectors.ragged import Activation, dense, equal_tokens, layers_of, mlp, ragged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,6 +36,8 @@ class Multilevel(Projector):
         depth: linear maps of the MLP; 6 there.
         activation: between them; silu there.
         hidden: width of its hidden layers; None for the language model's, as there.
+        initialisation: of the linear maps, those into queries, keys and values apart: torch's own (`torch`), or
+            N(0, 0.02) with biases of 0 (`normal`), which LLaMo's `post_init` draws (`modeling_llamo.py:120-131`).
     """
 
     name: ClassVar[str] = "multilevel"
@@ -50,6 +52,7 @@ class Multilevel(Projector):
     depth: Annotated[int, Ge(1)] = 6
     activation: Activation = "silu"
     hidden: Annotated[int, Ge(1)] | None = None
+    initialisation: Literal["torch", "normal"] = field(default="torch", metadata={"neutral": "torch"})
 
     @classmethod
     def small(cls) -> Self:  # noqa: D102 - inherited
@@ -95,14 +98,34 @@ class MultilevelModule(ProjectorModule):
             self.motif_attention = nn.MultiheadAttention(width, heads, batch_first=True)
         self.norm = nn.LayerNorm(width)
         self.mlp = mlp(width, llm_width, declaration.depth, declaration.activation, declaration.hidden)
+        if declaration.initialisation == "normal":
+            for part in self.modules():
+                if isinstance(part, nn.Linear):
+                    nn.init.normal_(part.weight, std=0.02)
+                    if part.bias is not None:
+                        nn.init.zeros_(part.bias)
 
     def forward(self, encoding: MoleculeEncoding, context: Context | None = None) -> SoftTokens:
         """See `ProjectorModule.forward`."""
         return equal_tokens(self.mlp(self.normed(encoding)))
 
+    def observe_attention(self, encoding: MoleculeEncoding, context: Context | None = None) -> Mapping[Level, Ragged]:
+        """See `ProjectorModule.observe_attention`; each layer's queries over its atoms, motif queries over motifs."""
+        block, present, rows = self._layers(encoding)
+        weights, biases, _, _ = _parameters(self.attentions, len(self.layers))
+        of_layers = _shares(weights, biases, self.query_tokens, block, present).mean(dim=3).permute(1, 0, 3, 2)
+        found = {level: ragged(of_layers[:, number], rows) for number, level in enumerate(self.layers)}
+        if self.motif_map is not None:
+            motifs = encoding["motif"]
+            block, present = dense(Ragged(self.motif_map(motifs.values), motifs.ptr))
+            weights, biases, _, _ = _parameters([self.motif_attention], 1)
+            shares = _shares(weights, biases, self.motif_query_tokens[None], block[None], present)
+            found["motif"] = ragged(shares[0].mean(dim=2).transpose(1, 2), motifs)
+        return found
+
     def normed(self, encoding: MoleculeEncoding) -> Tensor:
         """What the MLP maps, `(B, tokens, width)`."""
-        parts = [self._of_layers([encoding[level] for level in self.layers])]
+        parts = [self._of_layers(encoding)]
         if self.motif_map is not None:
             motifs = self._of_motifs(encoding["motif"])
             parts = [motifs, *parts] if self.declaration.motif_position == "first" else [*parts, motifs]
@@ -113,9 +136,15 @@ class MultilevelModule(ProjectorModule):
         )
         return normed.to(tokens.dtype)
 
-    def _of_layers(self, layers: Sequence[Ragged]) -> Tensor:
+    def _of_layers(self, encoding: MoleculeEncoding) -> Tensor:
+        block, present, _ = self._layers(encoding)
+        return _attended(self.attentions, self.query_tokens, block, present).flatten(1, 2)
+
+    def _layers(self, encoding: MoleculeEncoding) -> tuple[Tensor, Tensor, Ragged]:
+        """Each layer's rows `(L, B, longest, width)`, which of them are a molecule's, and the rows of one layer."""
+        layers = [encoding[level] for level in self.layers]
         block, present = dense(Ragged(torch.stack([rows.values for rows in layers], dim=1), layers[0].ptr))
-        return _attended(self.attentions, self.query_tokens, block.movedim(2, 0).contiguous(), present).flatten(1, 2)
+        return block.movedim(2, 0).contiguous(), present, layers[0]
 
     def _of_motifs(self, rows: Ragged) -> Tensor:
         assert self.motif_map is not None
@@ -140,21 +169,25 @@ def _attended(attentions: Iterable[nn.Module], queries: Tensor, rows: Tensor, pr
     Returns:
         `(B, L, Q, width)`.
     """
-    weights, biases, out, out_bias, heads = _parameters(attentions, len(queries))
-    to_query, to_key, to_value = weights.unbind(dim=1)
-    query_bias, _, value_bias = biases.unbind(dim=1)
-    asked = torch.einsum("lqd,lhed->lqhe", queries, to_query) + query_bias[:, None]
-    sought = torch.einsum("lqhe,lhed->lqhd", asked * (queries.shape[2] // heads) ** -0.5, to_key)
-    scores = torch.einsum("lqhd,lbnd->lbqhn", sought, rows)
-    absent = ~present & present.any(dim=1, keepdim=True)  # a softmax over nothing but absent rows would give NaN
-    shares = scores.float().masked_fill(absent[:, None, None], -torch.inf).softmax(dim=-1).to(rows.dtype)
+    weights, biases, out, out_bias = _parameters(attentions, len(queries))
+    shares = _shares(weights, biases, queries, rows, present).to(rows.dtype)
     found = torch.einsum("lbqhn,lbnd->lbqhd", shares, rows)
-    values = torch.einsum("lbqhd,lhed->lbqhe", found, to_value) + value_bias[:, None, None]
+    values = torch.einsum("lbqhd,lhed->lbqhe", found, weights[:, 2]) + biases[:, 2][:, None, None]
     return torch.einsum("lbqc,ldc->blqd", values.flatten(3), out) + out_bias[:, None]
 
 
-def _parameters(attentions: Iterable[nn.Module], layers: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """Weights `(L, 3, H, width / H, width)` and biases of queries, keys and values, those of the output, and H."""
+def _shares(weights: Tensor, biases: Tensor, queries: Tensor, rows: Tensor, present: Tensor) -> Tensor:
+    """The share that each row has in each head of each query, `(L, B, Q, H, longest)` in 32 bits; see `_attended`."""
+    to_query, to_key, _ = weights.unbind(dim=1)
+    asked = torch.einsum("lqd,lhed->lqhe", queries, to_query) + biases[:, 0][:, None]
+    sought = torch.einsum("lqhe,lhed->lqhd", asked * to_query.shape[2] ** -0.5, to_key)
+    scores = torch.einsum("lqhd,lbnd->lbqhn", sought, rows)
+    absent = ~present & present.any(dim=1, keepdim=True)  # a softmax over nothing but absent rows would give NaN
+    return scores.float().masked_fill(absent[:, None, None], -torch.inf).softmax(dim=-1)
+
+
+def _parameters(attentions: Iterable[nn.Module], layers: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights `(L, 3, H, width / H, width)` and biases of queries, keys and values, and those of the output."""
     modules = [module for module in attentions if isinstance(module, nn.MultiheadAttention)]
     heads = modules[0].num_heads
     width = modules[0].embed_dim
@@ -164,4 +197,4 @@ def _parameters(attentions: Iterable[nn.Module], layers: int) -> tuple[Tensor, T
     out = torch.stack([module.out_proj.weight for module in modules])
     out_bias = torch.stack([module.out_proj.bias for module in modules])
     found = (tensor.expand(layers, *tensor.shape[1:]) for tensor in (weights, biases, out, out_bias))
-    return (*found, heads)  # type: ignore[return-value]
+    return tuple(found)  # type: ignore[return-value]

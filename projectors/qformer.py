@@ -15,7 +15,7 @@ from torch.nn import functional
 from encoders.base import CONTENT, Counts, EncoderError, Level, MoleculeEncoding, Ragged, read_state
 from projectors.base import Context, Projector, ProjectorModule, SoftTokens
 from projectors.qformer_weights import for_projector, put, translate
-from projectors.ragged import dense, equal_tokens, mean_rows
+from projectors.ragged import dense, equal_tokens, mean_rows, ragged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -135,6 +135,29 @@ class QFormerModule(ProjectorModule):
             encoder_attention_mask=present,
         ).last_hidden_state
         return equal_tokens(self.project(hidden.to(self.project.weight.dtype)).to(rows.values.dtype))
+
+    def observe_attention(self, encoding: MoleculeEncoding, context: Context | None = None) -> Mapping[Level, Ragged]:
+        """See `ProjectorModule.observe_attention`; the mean over layers with cross-attention.
+
+        The share of the mean row, where one stands before the rows, is what a molecule's shares lack to 1.
+        """
+        rows = encoding[self.declaration.level]
+        if not encoding.size:
+            return {self.declaration.level: Ragged(rows.values.new_zeros((0, self.query_tokens.shape[1])), rows.ptr)}
+        read, present = readable_rows(rows, self.norm, self.declaration.prepend_graph_token)
+        chosen = self.qformer.config._attn_implementation
+        self.qformer.set_attn_implementation("eager")  # the only one that says what its weights were
+        try:
+            shares = self.qformer(
+                query_embeds=self.query_tokens.expand(encoding.size, -1, -1),
+                encoder_hidden_states=read,
+                encoder_attention_mask=present,
+                output_attentions=True,
+            ).cross_attentions
+        finally:
+            self.qformer.set_attn_implementation(chosen)
+        mean = torch.stack([share.mean(dim=1) for share in shares]).mean(dim=0).transpose(1, 2)
+        return {self.declaration.level: ragged(mean[:, int(self.declaration.prepend_graph_token) :], rows)}
 
 
 def readable_rows(rows: Ragged, norm: nn.LayerNorm, prepend_mean: bool) -> tuple[Tensor, Tensor]:

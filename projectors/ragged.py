@@ -36,6 +36,12 @@ def dense(rows: Ragged) -> tuple[Tensor, Tensor]:
     return block.index_copy(0, place, rows.values).unflatten(0, present.shape), present  # type: ignore[no-untyped-call]
 
 
+def ragged(block: Tensor, rows: Ragged) -> Ragged:
+    """What a block `(B, longest, ...)`, as `dense` makes one, holds of each molecule's rows."""
+    _, present = dense(Ragged(rows.values.new_zeros((len(rows.values), 1)), rows.ptr))
+    return Ragged(block[:, : present.shape[1]][present], rows.ptr)
+
+
 def layers_of(levels: Iterable[Level]) -> tuple[Level, ...]:
     """The levels `layer:k` among these, in the order of k."""
     return tuple(sorted((level for level in levels if level.startswith("layer:")), key=lambda level: int(level[6:])))

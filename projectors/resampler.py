@@ -11,9 +11,9 @@ import torch
 from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
-from encoders.base import Counts, Level, MoleculeEncoding
+from encoders.base import Counts, Level, MoleculeEncoding, Ragged
 from projectors.base import Context, Projector, ProjectorModule, SoftTokens
-from projectors.ragged import dense, equal_tokens
+from projectors.ragged import dense, equal_tokens, ragged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,12 +87,27 @@ class ResamplerModule(ProjectorModule):
         read = encoding[self.level]
         if not encoding.size:  # the library's attention cannot reshape a batch of none
             return equal_tokens(read.values.new_zeros((0, self.query_tokens.shape[0], self.project.out_features)))
+        hidden, _ = self._heard(read, with_shares=False)
+        return equal_tokens(self.project(self.norm_out(hidden)).to(read.values.dtype))
+
+    def observe_attention(self, encoding: MoleculeEncoding, context: Context | None = None) -> Mapping[Level, Ragged]:
+        """See `ProjectorModule.observe_attention`; the mean over attentions where there are several."""
+        read = encoding[self.level]
+        if not encoding.size:
+            return {self.level: Ragged(read.values.new_zeros((0, self.query_tokens.shape[0])), read.ptr)}
+        _, shares = self._heard(read, with_shares=True)
+        return {self.level: ragged(torch.stack(shares).mean(dim=0).transpose(1, 2), read)}
+
+    def _heard(self, read: Ragged, *, with_shares: bool) -> tuple[Tensor, list[Tensor]]:
+        """What queries have heard, `(B, Q, width)`, and their shares in each attention, `(B, Q, longest)`."""
         block, present = dense(read)
         # A molecule without rows reads the zeros at its first place; attention over nothing is not defined.
         present = present | (torch.arange(present.shape[1], device=present.device) == 0)
         rows = self.norm_rows(self.rows(block.to(self.rows.weight.dtype)))
-        hidden: Tensor = self.query_tokens[None].expand(encoding.size, -1, -1)
+        hidden: Tensor = self.query_tokens[None].expand(len(block), -1, -1)
+        shares = []
         for number, (norm, attention) in enumerate(zip(self.norm_queries, self.attentions, strict=True)):
-            heard, _ = attention(norm(hidden), rows, rows, key_padding_mask=~present, need_weights=False)
+            heard, share = attention(norm(hidden), rows, rows, key_padding_mask=~present, need_weights=with_shares)
+            shares += [share] if with_shares else []
             hidden = hidden + heard if number else heard
-        return equal_tokens(self.project(self.norm_out(hidden)).to(read.values.dtype))
+        return hidden, shares

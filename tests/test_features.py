@@ -32,6 +32,7 @@ SCHEMES: tuple[GraphScheme, ...] = (
     InstructMol2(chirality_rows=5),
     MolCa2(),
     Himol2(),
+    Himol2(wildcards=True),
 )
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
 LONG_CHAIN = "C" * 574
@@ -165,7 +166,8 @@ def test_sizes_and_self_loops():
         "InstructMol2(chirality_rows=4)": ((119, 4), (5, 6), None),
         "InstructMol2(chirality_rows=5)": ((119, 5), (5, 6), None),
         "MolCa2()": ((120, 3), (6, 3), (0, 0)),
-        "Himol2()": ((118, 11), (4, 3), None),
+        "Himol2(wildcards=False)": ((118, 11), (4, 3), None),
+        "Himol2(wildcards=True)": ((119, 11), (4, 3), None),
     }
 
 
@@ -205,7 +207,7 @@ def test_a_wildcard_has_no_row_in_tables_of_elements(scheme: GraphScheme):
     assert reason(scheme, "CC*") == f"atom 2 has atomic number 0 (a wildcard), which {scheme.name} cannot express"
 
 
-@pytest.mark.parametrize("scheme", [Ogb9(), InstructMol2(), MolCa2()], ids=repr)
+@pytest.mark.parametrize("scheme", [Ogb9(), InstructMol2(), MolCa2(), Himol2(wildcards=True)], ids=repr)
 def test_a_wildcard_is_ogbs_misc(scheme: GraphScheme):
     assert featurise([scheme], "CC*")[1]["atom"][:, 0].tolist() == [5, 5, 118]
 
