@@ -43,6 +43,7 @@ class TokenisedExample:
         prompt_sha: hash of the rendered prompt.
         cut: answer tokens lost to `max_length`.
         task: the name of its task.
+        answer_end: the text that ends its answers; empty for the tokenizer's end token.
     """
 
     id: str
@@ -55,6 +56,7 @@ class TokenisedExample:
     prompt_sha: str
     cut: int = 0
     task: str = ""
+    answer_end: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +111,11 @@ class Layout:
         rendered = [self.render(example) for example in examples]
         texts = list(dict.fromkeys(s.text for segments in rendered for s in segments if s.kind == "text"))
         tokens_of = dict(zip(texts, self._token_ids(texts), strict=True))
+        end = end_ids(self.tokenizer, self.style.chat.answer_end)
         used = list(dict.fromkeys(swapped.get(m, m) for example in examples for m in example.molecules))
         soft_of = dict(zip(used, self.soft_counts(used).tolist(), strict=True))
         return [
-            self._lay_out(example, segments, tokens_of, soft_of, swapped)
+            self._lay_out(example, segments, tokens_of, end, soft_of, swapped)
             for example, segments in zip(examples, rendered, strict=True)
         ]
 
@@ -146,6 +149,7 @@ class Layout:
         example: Example,
         segments: Sequence[Segment],
         tokens_of: Mapping[str, list[int]],
+        end: list[int],
         soft_of: Mapping[str, int],
         swapped: Mapping[str, str],
     ) -> TokenisedExample:
@@ -166,7 +170,7 @@ class Layout:
                 places.append((len(ids), len(ids) + soft_of[molecule]))
                 piece = [self.padding] * soft_of[molecule]
             else:
-                piece = self._piece(segment, tokens_of)
+                piece = self._piece(segment, tokens_of, end)
             ids += piece
             soft += [segment.kind == "graph"] * len(piece)
             labels += piece if segment.supervised else [IGNORED] * len(piece)
@@ -180,15 +184,28 @@ class Layout:
             prompt_length,
             prompt_sha(prompt_segments),
             task=str(example.meta.get("task", "")),
+            answer_end=self.style.chat.answer_end,
         )
 
-    def _piece(self, segment: Segment, tokens_of: Mapping[str, list[int]]) -> list[int]:
+    def _piece(self, segment: Segment, tokens_of: Mapping[str, list[int]], end: list[int]) -> list[int]:
         if segment.kind == "text":
             return tokens_of[segment.text]
-        if segment.kind == "answer":
-            return []
-        special = self.tokenizer.bos_token_id if segment.kind == "begin" else self.tokenizer.eos_token_id
-        return [] if special is None else [int(special)]
+        if segment.kind == "begin":
+            begin = self.tokenizer.bos_token_id
+            return [] if begin is None else [int(begin)]
+        return end if segment.kind == "end" else []
+
+
+def end_ids(tokenizer: Any, text: str) -> list[int]:
+    """The ids that end an answer: those of `text` as it stands behind other text, or the end token where it is empty.
+
+    Sentencepiece tokenizers put a space before a text that they are given alone, which is no part of an answer's end.
+    """
+    if not text:
+        return [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+    alone, before, both = tokenizer([text, "a", f"a{text}"], add_special_tokens=False)["input_ids"]
+    found: list[int] = both[len(before) :] if both[: len(before)] == before else alone
+    return found
 
 
 class Collator:
@@ -326,4 +343,8 @@ class ExampleDataset(torch.utils.data.Dataset[dict[str, Any]]):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"example": self.examples[index]}
+        """The example of a number; for `-1 - number` the same without anything supervised, to fill up a batch."""
+        if index >= 0:
+            return {"example": self.examples[index]}
+        filler = self.examples[-1 - index]
+        return {"example": replace(filler, labels=np.full_like(filler.labels, IGNORED))}

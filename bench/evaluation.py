@@ -72,7 +72,8 @@ def ask(trained: TrainedModel, prepared: Prepared, run: RunDirectory, runtime: R
         asked = [e for e in examples if trained.fits(e.prompt_length + generation.max_new_tokens)]
         _note_unanswerable(trained, data, {example.id for example in asked}, file)
         tokenizer_and_collator = (trained.layout.tokenizer, trained.collator)
-        predict(trained.model, asked, tokenizer_and_collator, generation, _parser(data), file, runtime)
+        parse = _parser(data)
+        predict(trained.model, asked, tokenizer_and_collator, generation, parse, file, runtime, seed=config.seed)
         if candidates_missing(data.readable, run, identity):
             measure_candidates(trained, data.readable, swapped, generation.batch_size, run, identity, runtime)
         if observation_missing(config.projector, run, identity):
@@ -101,6 +102,7 @@ def score(prepared: Prepared, run: RunDirectory, runtime: Runtime) -> list[dict[
                 "examples_id": examples_hash(data.examples),
                 "graph_input": to_mapping(config.graph_input.test),
                 "text_input": to_mapping(config.evaluation.text_input),
+                "prompt": to_mapping(config.evaluation.prompt),
                 "generation": to_mapping(config.evaluation.generation),
                 "predict_id": identity,
                 "generated_tokens": sum(prediction.tokens for prediction in predictions),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.collate import Collator, TokenisedExample
+from bench.collate import Collator, TokenisedExample, end_ids
 from bench.config import Generation
+from bench.identity import derived_seed
 from bench.model import GraphLanguageModel
 from bench.run_store import append_jsonl, read_jsonl
 from bench.runtime import Runtime
@@ -33,11 +36,12 @@ def predict(
     *,
     wanted: Collection[str] | None = None,
     what: str = "generating",
+    seed: int = 0,
 ) -> list[Prediction]:
     """The predictions of the wanted examples in their order; those that `file` already holds are not made again.
 
-    Batches are formed from all examples sorted by length, whatever is already there, so that an answer does not depend
-    on where a run was interrupted.
+    Batches are formed from all examples sorted by length, whatever is already there, and each draws its random numbers
+    from its own seed, so that an answer does not depend on where a run was interrupted.
 
     Args:
         examples: laid out for the model.
@@ -48,6 +52,7 @@ def predict(
         runtime: for the progress bar.
         wanted: ids of the examples that are answered, among others that batches are formed with; None for all.
         what: the progress bar says.
+        seed: of the run, where answers are drawn.
     """
     tokenizer, collator = layout
     wanted = {example.id for example in examples} if wanted is None else wanted
@@ -57,11 +62,13 @@ def predict(
     batches = [by_length[start : start + generation.batch_size] for start in starts]
     missing = [batch for batch in batches if any(example.id in wanted and example.id not in done for example in batch)]
     for batch in runtime.tracked(missing, what, len(missing)):
-        answers = generate(model, tokenizer, collator.prompts(batch), generation)
+        answer_end, drawn = batch[0].answer_end, derived_seed(seed, f"generation/{batch[0].id}")
+        answers = generate(model, tokenizer, collator.prompts(batch), generation, answer_end=answer_end, seed=drawn)
+        ends = _single_ends(tokenizer, answer_end)
         fresh = []
         for example, ids in zip(batch, answers, strict=True):
             if example.id in wanted and example.id not in done:
-                done[example.id] = _prediction(parse, tokenizer, example, ids)
+                done[example.id] = _prediction(parse, tokenizer, example, ids, ends)
                 fresh.append(asdict(done[example.id]))
         append_jsonl(file, fresh)
     return [done[example.id] for example in examples if example.id in wanted]
@@ -69,35 +76,94 @@ def predict(
 
 @torch.no_grad()
 def generate(
-    model: GraphLanguageModel, tokenizer: Any, batch: Mapping[str, Any], generation: Generation
+    model: GraphLanguageModel,
+    tokenizer: Any,
+    batch: Mapping[str, Any],
+    generation: Generation,
+    *,
+    answer_end: str = "",
+    seed: int = 0,
 ) -> list[list[int]]:
-    """New token ids of each prompt of a left-padded batch, the end token included where it was reached."""
+    """New token ids of each prompt of a left-padded batch, what ends the answer included where it was reached.
+
+    Tokens that are drawn are drawn from the whole distribution: transformers would leave all but the 50 likeliest out.
+
+    Args:
+        model, tokenizer: which, with its tokenizer.
+        batch: as the collator makes it of prompts.
+        generation: how.
+        answer_end: the text that ends an answer beside the tokenizer's end token, if any.
+        seed: of the numbers by which tokens are drawn.
+    """
     from transformers import GenerationConfig
 
     model.eval()
-    batch = on_device(batch, model.token_embedding.weight.device)
+    device = model.token_embedding.weight.device
+    batch = on_device(batch, device)
+    ends = _single_ends(tokenizer, answer_end)
     padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    made: Tensor = model.llm.generate(  # type: ignore[operator]
-        inputs_embeds=model.embed(batch["input_ids"], batch["soft_positions"], batch["molecules"], batch["context"]),
-        attention_mask=batch["attention_mask"],
-        generation_config=GenerationConfig(
-            do_sample=False,
-            num_beams=generation.beams,
-            max_new_tokens=generation.max_new_tokens,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=padding,
-        ),
-    )
-    return [_until_end(ids, tokenizer.eos_token_id) for ids in made.tolist()]
+    how: dict[str, Any] = {"do_sample": False, "num_beams": generation.beams}
+    if generation.beams > 1:
+        how["length_penalty"] = generation.length_penalty
+    if generation.temperature:
+        how = {"do_sample": True, "temperature": generation.temperature, "top_k": generation.top_k, "top_p": 1.0}
+    stops: dict[str, Any] = {}
+    if answer_end and len(end_ids(tokenizer, answer_end)) > 1:  # no token that stands for the end, but several
+        stops = {"stop_strings": [answer_end], "tokenizer": tokenizer}
+    with _drawing(seed, device) if generation.temperature else nullcontext():
+        made: Tensor = model.llm.generate(  # type: ignore[operator]
+            inputs_embeds=model.embed(
+                batch["input_ids"], batch["soft_positions"], batch["molecules"], batch["context"]
+            ),
+            attention_mask=batch["attention_mask"],
+            generation_config=GenerationConfig(
+                **how,
+                max_new_tokens=generation.max_new_tokens,
+                min_new_tokens=generation.min_new_tokens or None,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=ends or None,
+                pad_token_id=padding,
+            ),
+            **stops,
+        )
+    return [_until_end(ids, ends, tokenizer, answer_end) for ids in made.tolist()]
 
 
-def _until_end(ids: Sequence[int], end: int) -> list[int]:
-    return list(ids[: ids.index(end) + 1]) if end in ids else list(ids)
+@contextmanager
+def _drawing(seed: int, device: torch.device) -> Iterator[None]:
+    """Numbers drawn inside depend on the seed alone; the generators are then put back."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
-def _prediction(parse: Parse, tokenizer: Any, example: TokenisedExample, ids: Sequence[int]) -> Prediction:
+def _single_ends(tokenizer: Any, answer_end: str) -> list[int]:
+    """The tokens each of which ends an answer: the tokenizer's end token, and the one that `answer_end` is."""
+    found = [ids[0] for text in dict.fromkeys(("", answer_end)) if len(ids := end_ids(tokenizer, text)) == 1]
+    return list(dict.fromkeys(found))
+
+
+def _until_end(ids: Sequence[int], ends: Collection[int], tokenizer: Any, answer_end: str) -> list[int]:
+    """The ids up to the first at which the answer has ended.
+
+    The text that ends it may stand in the middle of a token (a full stop and a line break may be one), or in several.
+    """
+    kept = next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))
+    if not answer_end:
+        return list(ids[:kept])
+
+    def has_ended(count: int) -> bool:
+        return answer_end in tokenizer.decode(ids[:count], skip_special_tokens=True)
+
+    return list(ids[: bisect_left(range(kept), True, key=has_ended)])
+
+
+def _prediction(
+    parse: Parse, tokenizer: Any, example: TokenisedExample, ids: Sequence[int], ends: Collection[int]
+) -> Prediction:
     raw = tokenizer.decode(ids, skip_special_tokens=True)
-    ended = bool(ids) and ids[-1] == tokenizer.eos_token_id
+    ended = bool(ids) and ids[-1] in ends
+    if example.answer_end and example.answer_end in raw:
+        raw, ended = raw.partition(example.answer_end)[0], True
     answer = parse(example.id, raw)
     return Prediction(example.id, example.prompt_sha, raw, answer, len(ids), "eos" if ended else "length")

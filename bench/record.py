@@ -7,12 +7,15 @@ from typing import Any
 
 import yaml
 
+from bench.config import RunConfig
 from bench.model import GraphLanguageModel
 from bench.parsing import to_mapping
 from bench.prepare import Prepared, rejections_csv
 from bench.provenance import provenance
+from bench.quantisation import elements
 from bench.run_store import RunDirectory, read_json, write_json, write_text
-from tasks.prompts import as_text, prompt_of, render
+from tasks.base import Example
+from tasks.prompts import PromptStyle, TextInput, as_text, prompt_of, render
 
 
 def summarise(prepared: Prepared, directory: RunDirectory, entries: list[dict[str, Any]]) -> dict[str, Any]:
@@ -39,18 +42,26 @@ def summarise(prepared: Prepared, directory: RunDirectory, entries: list[dict[st
         "train_id": prepared.train_id,
         "encoder": config.encoder.name,
         "projector": config.projector.name,
-        "llm": config.llm.name,
+        "llm": config.llm.name if config.llm.weights == "pretrained" else f"{config.llm.name} (RANDOM WEIGHTS)",
         "text_input": config.text_input.name,
         "graph_input": {"train": config.graph_input.train.name, "test": config.graph_input.test.name},
         "parameters": read_json(directory.path / "parameters.json"),
         "stages": stages,
-        "scored_weights": f"{config.stages[-1].keep} of stage {config.stages[-1].name}",
+        "scored_weights": _scored_weights(config),
         "evaluations": list(evaluations.values()),
         "rejected": {part: len(rows) for part, rows in prepared.rejections.items()},
         "rows_left_out": _rows_left_out(prepared),
         "training_seconds": round(sum(stage["seconds"] for stage in stages), 2),
         "seconds": directory.status().seconds,
     }
+
+
+def _scored_weights(config: RunConfig) -> str:
+    if not config.stages:
+        return (
+            "the model as it was loaded" if config.released is None else f"released weights of {config.released.name}"
+        )
+    return f"{config.stages[-1].keep} of stage {config.stages[-1].name}"
 
 
 def _rows_left_out(prepared: Prepared) -> dict[str, dict[str, int]]:
@@ -101,33 +112,45 @@ def describe(prepared: Prepared, directory: RunDirectory) -> None:
                 "evaluation": [len(data.examples) for data in prepared.evaluations],
             },
             "rejected": {part: len(rows) for part, rows in prepared.rejections.items()},
-            "llm": {"origin": prepared.llm.origin, "identity": prepared.llm.identity},
+            "llm": {
+                "origin": prepared.llm.origin,
+                "identity": prepared.llm.identity,
+                "weights": config.llm.weights,
+                "quantisation": config.llm.quantisation,
+            },
             "files": prepared.files,
+            "pretrained": list(prepared.pretrained),
             "features": list(prepared.store.names),
             "prompts": _sample_prompts(prepared),
             "generation": asdict(config.evaluation.generation),
-            "scored_weights": f"{config.stages[-1].keep} of stage {config.stages[-1].name}",
+            "scored_weights": _scored_weights(config),
             "sessions": [provenance()],
         },
     )
 
 
 def _sample_prompts(prepared: Prepared) -> list[dict[str, str]]:
+    """A question of each task that is asked, and one of each stage that has a prompt of its own."""
     config = prepared.config
     samples = []
     for data in prepared.evaluations:
         example = (data.readable or data.examples)[0]
-        segments = render(example, config.prompt, config.asked_in, graph=config.projector.places_tokens)
-        prompt = prompt_of(segments)
-        samples.append(
-            {
-                "task": data.task.name,
-                "example_id": example.id,
-                "prompt": as_text(prompt),
-                "answer": as_text(segments[len(prompt) :]),
-            }
-        )
+        samples.append(_sample_prompt(prepared, example, data.task.name, config.asked_as, config.asked_in))
+    for stage, trained_on in zip(config.stages, prepared.stages, strict=True):
+        if stage.prompt or stage.text_input or stage.tasks:
+            example, written = trained_on.training[0], config.written_in(stage)
+            what = f"{example.meta.get('task', '')}, stage {stage.name}"
+            samples.append(_sample_prompt(prepared, example, what, config.prompted_as(stage), written))
     return samples
+
+
+def _sample_prompt(
+    prepared: Prepared, example: Example, task: str, style: PromptStyle, text_input: TextInput
+) -> dict[str, str]:
+    segments = render(example, style, text_input, graph=prepared.config.projector.places_tokens)
+    prompt = prompt_of(segments)
+    answer = as_text(segments[len(prompt) :])
+    return {"task": task, "example_id": example.id, "prompt": as_text(prompt), "answer": answer}
 
 
 def count_parameters(model: GraphLanguageModel, prepared: Prepared, directory: RunDirectory) -> None:
@@ -140,8 +163,8 @@ def count_parameters(model: GraphLanguageModel, prepared: Prepared, directory: R
     trainable = dict(counts)
     for name, parameter in model.named_parameters():
         part = "adapters" if "lora_" in name else name.partition(".")[0]
-        counts[part] += parameter.numel()
-        trainable[part] += parameter.numel() if name in trained else 0
+        counts[part] += elements(parameter)
+        trainable[part] += elements(parameter) if name in trained else 0
     write_json(
         directory.path / "parameters.json",
         {"total": counts, "trained": trainable, "trained_sum": sum(trainable.values())},

@@ -21,10 +21,14 @@ AnswerKind = Literal["caption", "molecule", "classification", "regression"]
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
-# A molecule's place in a turn: its index between two U+FFFC (object replacement) characters, which no data set at hand
-# contains; `DataSet.rows` refuses a value that does.
+MoleculePart = Literal["both", "graph", "text"]
+
+# A molecule's place in a turn: its index and, where one part alone stands there, that part's letter, between two U+FFFC
+# (object replacement) characters, which no data set at hand contains; `DataSet.rows` refuses a value that does.
 _SLOT_MARK = "\ufffc"
-_SLOT = re.compile(f"{_SLOT_MARK}(\\d+){_SLOT_MARK}")
+_LETTERS: Mapping[MoleculePart, str] = {"both": "", "graph": "g", "text": "t"}
+_PARTS: Mapping[str, MoleculePart] = {letter: part for part, letter in _LETTERS.items()}
+_SLOT = re.compile(f"{_SLOT_MARK}(\\d+)([gt]?){_SLOT_MARK}")
 
 
 class TaskError(ValueError):
@@ -33,21 +37,42 @@ class TaskError(ValueError):
     is_user_error: ClassVar[bool] = True
 
 
-def slot(index: int) -> str:
-    """The mark that stands for `Example.molecules[index]` inside a turn's text."""
-    return f"{_SLOT_MARK}{index}{_SLOT_MARK}"
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A molecule's place in a turn.
+
+    Args:
+        index: into `Example.molecules`.
+        part: what stands there: its `graph`, its `text`, or `both` as `prompt.molecule` puts them together.
+    """
+
+    index: int
+    part: MoleculePart = "both"
 
 
-def split_slots(text: str) -> Iterator[str | int]:
-    """The pieces of a turn's text in order: strings, and the index of a molecule where one is placed."""
+def slot(index: int, part: MoleculePart = "both") -> str:
+    """The mark that stands for `Example.molecules[index]`, or for a part of it, inside a turn's text."""
+    return f"{_SLOT_MARK}{index}{_LETTERS[part]}{_SLOT_MARK}"
+
+
+def split_slots(text: str) -> Iterator[str | Slot]:
+    """The pieces of a turn's text in order: strings, and slots where molecules are placed."""
     position = 0
     for match in _SLOT.finditer(text):
         if match.start() > position:
             yield text[position : match.start()]
-        yield int(match.group(1))
+        yield Slot(int(match.group(1)), _PARTS[match.group(2)])
         position = match.end()
     if position < len(text):
         yield text[position:]
+
+
+def in_part(text: str, part: MoleculePart) -> str:
+    """`text` with a part of each molecule in its place; of graphs alone, without what stands between them."""
+    pieces = split_slots(text)
+    if part == "graph":
+        return "".join(slot(piece.index, part) for piece in pieces if isinstance(piece, Slot))
+    return "".join(piece if isinstance(piece, str) else slot(piece.index, part) for piece in pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +90,8 @@ class Example:
 
     Args:
         id: unique within a data set and split.
-        molecules: SMILES; turns refer to them through `slot(index)`.
+        molecules: SMILES; turns refer to them through `slot(index)`, or `slot(index, part)` where graph and text stand
+            in different places.
         turns: the dialogue; the last supervised turn is the gold answer that predictions are compared with.
         candidates: label texts of a classification, the positive one first where there are two; else empty.
         meta: JSON values that no model reads: `file` and `line` of the row it came from, `group` where metrics are

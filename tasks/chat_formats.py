@@ -1,30 +1,21 @@
-"""Chat formats of language models, and what surrounds a molecule in the prompts of published systems.
+"""Chat formats of language models. The presets of the published systems say which of them each one has.
 
 A prompt ends where the model's own template ends it before an answer, and the answer is tokenised apart. Llama's and
 Mistral's tokenizers put a space before whatever they are given, so the space that their templates have before an answer
 is in its first token, and `gap` is empty; for a tokenizer that does not do so, set `gap: " "`.
 
 The end of an answer is the tokenizer's end token, on which generation stops: `</s>`, `<|eot_id|>` and `<|im_end|>` for
-the models that these formats are made for. A base model that shares the vocabulary has its own end token there.
+the models that these formats are made for. A base model that shares the vocabulary has its own end token there;
+`answer_end: "<|eot_id|>"` makes it end answers as the template does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from tasks.base import Role
-from tasks.prompts import ChatFormat, NoText, Plain, PromptStyle, TextInput
-from tasks.text_inputs import Rewritten, Selfies
-
-VICUNA_SYSTEM = (
-    "A chat between a curious {} and an artificial intelligence assistant. The assistant gives helpful, detailed, and "
-    "polite answers to the {}'s questions."
-)
-"""Of Vicuna v1.1 to v1.5 with `user` in both places (lm-sys/FastChat fastchat/conversation.py); LLaVA has `human`."""
-
-LLAMO_SYSTEM = "The following is a conversation between a curious human and AI assistant."
+from tasks.prompts import ChatFormat, TextInput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,58 +165,3 @@ class GalacticaSmiles(TextInput):
     def write(self, smiles: str) -> str:  # noqa: D102 - inherited
         kept = smiles[: self.max_characters]
         return "".join(f"{self.marker}{character}" for character in kept) + self.marker
-
-
-@dataclass(frozen=True, kw_only=True)
-class PublishedPrompt:
-    """What surrounds the question in the prompts of a published system; the questions are templates of the tasks.
-
-    Args:
-        style: chat format, system turn and how a molecule stands in a turn.
-        text_input: how it is written.
-        source: where this was read.
-        note: what is different there.
-    """
-
-    style: PromptStyle
-    text_input: TextInput = field(default_factory=NoText)
-    source: str
-    note: str = ""
-
-
-PROMPT_STYLES: Mapping[str, PublishedPrompt] = {
-    "llamo": PublishedPrompt(
-        style=PromptStyle(chat=Llama2(), molecule="{text}{graph}", system=LLAMO_SYSTEM),
-        text_input=Rewritten(form="flat", max_characters=128),
-        source="mlvlab/LLaMo pipeline/data_utils/datasets/base.py:48-111, tokenization_llamo.py:68-145",
-        note="blanks next to a graph are stripped, so a question is `{molecule}Describe this molecule.`",
-    ),
-    "instructmol": PublishedPrompt(
-        style=PromptStyle(chat=Vicuna(), molecule="{graph}", system=VICUNA_SYSTEM.format("user", "user")),
-        source="IDEA-XL/InstructMol llava/train, `--version v1`; the variant -G",
-        note="a question is `{molecule}\\nDescribe this molecule.`; the variant -GS names the SELFIES behind it",
-    ),
-    "instructmol-evaluation": PublishedPrompt(
-        style=PromptStyle(chat=Vicuna(), molecule="{graph}", system=VICUNA_SYSTEM.format("human", "human")),
-        source="IDEA-XL/InstructMol, `--conv-mode llava_v1`, the default when answers are generated",
-        note="trained with the wording of `instructmol`, asked with this one",
-    ),
-    "molca": PublishedPrompt(
-        style=PromptStyle(chat=Plain(separator=""), molecule="[START_I_SMILES]{text}[END_I_SMILES]{graph}"),
-        text_input=GalacticaSmiles(),
-        source="acharkq/MolCA data_provider/stage2_dm.py:43-62, README.md",
-        note="a question is `{molecule}. `; an answer ends with a line break, not with the end token",
-    ),
-    "molx": PublishedPrompt(
-        style=PromptStyle(chat=Mistral(opening="[INST]", closing="[/INST]"), molecule="{graph}"),
-        source="lhkhiem28/MolX molx_llm.py:228-296, with Llama-2-chat as with Mistral",
-        note="no SMILES in the released jobs; four learned vectors follow the molecule's",
-    ),
-    "m3llm": PublishedPrompt(
-        style=PromptStyle(chat=Llama3(), molecule="{graph}{text}"),
-        text_input=Selfies(),
-        source="arXiv 2411.04708: LLaMA-3.2-1B, a user turn with graph, SELFIES and instruction",
-        note="the wording of its system turn and the order of graph and SELFIES are not published",
-    ),
-}
-"""By system. `m3llm` is a reconstruction; the others are read from released code."""

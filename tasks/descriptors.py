@@ -81,9 +81,9 @@ class Descriptor(Task):
 
     def examples(self, split: Split, catalogue: Catalogue) -> tuple[list[Example], list[Rejection]]:  # noqa: D102 - inherited
         wanted, asked = self._wanted(), self._question()
-        rows, rejections = _molecules(self, split, catalogue)
+        rows, rejections = molecules_of(self, split, catalogue)
         if split == "train":
-            rows = _drawn(rows, self.share)
+            rows = drawn_share(rows, self.share)
         values: dict[str, list[Decimal]] = {name: [] for name in wanted}
         examples = []
         for (row, smiles), found in zip(rows, _computed([smiles for _, smiles in rows], wanted), strict=True):
@@ -143,7 +143,7 @@ class FunctionalGroup(Task):
     def examples(self, split: Split, catalogue: Catalogue) -> tuple[list[Example], list[Rejection]]:  # noqa: D102 - inherited
         wanted, asked = self._wanted(), self._question()
         answers = (self.positive, self.negative)
-        rows, rejections = _molecules(self, split, catalogue)
+        rows, rejections = molecules_of(self, split, catalogue)
         examples = []
         for row, smiles in rows:
             try:
@@ -243,7 +243,7 @@ class _Place:
         return Example(self.id, (self.smiles,), turns, candidates, meta)
 
 
-def _molecules(task: Task, split: Split, catalogue: Catalogue) -> tuple[list[tuple[Row, str]], list[Rejection]]:
+def molecules_of(task: Task, split: Split, catalogue: Catalogue) -> tuple[list[tuple[Row, str]], list[Rejection]]:
     """The rows of a split that have a SMILES, and those that have not."""
     dataset = catalogue.get(task.data)
     dataset.require(task.columns, f"task {task.name}")
@@ -253,7 +253,7 @@ def _molecules(task: Task, split: Split, catalogue: Catalogue) -> tuple[list[tup
     return [(row, smiles) for row, smiles in written if smiles], rejections
 
 
-def _drawn(rows: Sequence[tuple[Row, str]], share: float) -> list[tuple[Row, str]]:
+def drawn_share(rows: Sequence[tuple[Row, str]], share: float) -> list[tuple[Row, str]]:
     """A share of the rows in file order, chosen by nothing but their ids; a larger one holds every smaller one."""
     by_hash = sorted((hashlib.sha256(row.id.encode()).digest(), place) for place, (row, _) in enumerate(rows))
     chosen = sorted(place for _, place in by_hash[: max(1, round(share * len(rows)))])

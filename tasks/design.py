@@ -72,7 +72,7 @@ class Design(Task):
         return smiles_of_selfies(raw)
 
     def _question(self) -> Question:
-        return Question(self.name, self.question, needed="description", allowed=("format",))
+        return Question(self.name, self.question, needed="description", allowed=("format",), parted=())
 
 
 def smiles_of_selfies(raw: str) -> str | None:

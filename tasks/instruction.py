@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
-from tasks.base import AnswerKind, Example, Rejection, Split, Task, TaskError, Turn, slot
+from tasks.base import AnswerKind, Example, MoleculePart, Rejection, Split, Task, TaskError, Turn, slot
 
 if TYPE_CHECKING:
     from tasks.data import Catalogue, Row
 
 _MOLECULE = "{molecule}"
+_PLACES: Mapping[str, MoleculePart] = {_MOLECULE: "both", "{molecule.graph}": "graph", "{molecule.text}": "text"}
 _RESERVED = slot(0)[0]
 
 
@@ -42,8 +43,9 @@ class Instruction(Task):
         data: a data set with the columns `smiles` and `dialogue`, a JSON list of objects with `role` (`user` and
             `assistant` in turns) and `content`; or with the columns `smiles`, `question` and `answer`, whose rows are
             gathered by molecule.
-        first_question: the first user turn, with `{molecule}` and `{question}`; a dialogue in which `{molecule}` stands
-            already is left as it is.
+        first_question: the first user turn, with `{question}` and `{molecule}`, or `{molecule.graph}` and
+            `{molecule.text}` where graph and text stand apart; a dialogue in which any of them stands already is left
+            as it is.
         asked: what is asked in validation and test: the `last` answer of each dialogue, or `each` answer.
         turns_per_dialogue: questions and answers of one molecule that make one dialogue, where rows are gathered.
     """
@@ -57,10 +59,10 @@ class Instruction(Task):
     turns_per_dialogue: Annotated[int, Ge(1)] = 5
 
     def __post_init__(self) -> None:
-        if any(self.first_question.count(part) != 1 for part in (_MOLECULE, "{question}")):
+        if self.first_question.count("{question}") != 1 or not _is_placed_once([self.first_question]):
             raise TaskError(
-                f"task.first_question is {self.first_question!r}: it must hold `{{molecule}}` and `{{question}}` once "
-                "each"
+                f"task.first_question is {self.first_question!r}: it must hold `{{question}}` once, and once "
+                "`{molecule}`, or else `{molecule.graph}`, `{molecule.text}` or both"
             )
 
     def examples(self, split: Split, catalogue: Catalogue) -> tuple[list[Example], list[Rejection]]:  # noqa: D102 - inherited
@@ -94,12 +96,14 @@ class Instruction(Task):
             yield Example(name, (dialogue.smiles,), (*history[:last], turns[last]), meta=meta)
 
     def _turns(self, dialogue: Dialogue) -> Iterator[Turn]:
-        placed = any(_MOLECULE in question for question, _, _ in dialogue.exchanges)
+        placed = any(place in question for question, _, _ in dialogue.exchanges for place in _PLACES)
         for number, (question, answer, _) in enumerate(dialogue.exchanges):
             asked = question
             if number == 0 and not placed:
                 asked = self.first_question.replace("{question}", question)
-            yield Turn("user", asked.replace(_MOLECULE, slot(0)))
+            for place, part in _PLACES.items():
+                asked = asked.replace(place, slot(0, part))
+            yield Turn("user", asked)
             yield Turn("assistant", answer, supervised=True)
 
 
@@ -146,12 +150,19 @@ def _content(turn: Any, number: int) -> str:
 
 
 def _check_places(exchanges: Sequence[tuple[str, str]]) -> None:
-    if sum(question.count(_MOLECULE) for question, _ in exchanges) > 1:
+    questions = [question for question, _ in exchanges]
+    if any(place in question for question in questions for place in _PLACES) and not _is_placed_once(questions):
         raise Malformed("`{molecule}` stands more than once")
-    if any(_MOLECULE in answer for _, answer in exchanges):
+    if any(place in answer for _, answer in exchanges for place in _PLACES):
         raise Malformed("`{molecule}` stands in an answer, where no molecule can be placed")
     if any(_RESERVED in text for exchange in exchanges for text in exchange):  # JSON may have hidden it as \ufffc
         raise Malformed("it holds U+FFFC, which molgraft needs to mark a molecule's place in a text")
+
+
+def _is_placed_once(questions: Sequence[str]) -> bool:
+    """Whether questions place a molecule, and neither its graph nor its text twice."""
+    whole, graph, text = (sum(question.count(place) for question in questions) for place in _PLACES)
+    return whole + max(graph, text) == 1
 
 
 def _gathered(rows: Iterable[Row], rejections: list[Rejection], turns: int) -> Iterator[Dialogue]:

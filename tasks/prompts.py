@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from tasks.base import Example, Role, TaskError, Turn, split_slots
+from tasks.base import Example, Role, Slot, TaskError, Turn, split_slots
 
 SegmentKind = Literal["text", "graph", "begin", "end", "answer"]
 
@@ -22,9 +22,9 @@ class Segment:
     """A piece of a rendered example.
 
     Args:
-        kind: `text`, `graph` (the soft tokens of `molecule`), the tokenizer's `begin` or `end` token, or `answer`: no
-            token, but the place where a supervised answer begins.
-        text: the text of a `text` segment, else empty.
+        kind: `text`, `graph` (the soft tokens of `molecule`), the tokenizer's `begin` token, the `end` of an answer, or
+            `answer`: no token, but the place where a supervised answer begins.
+        text: the text of a `text` segment, or of an `end` that is no end token of the tokenizer; else empty.
         molecule: index into `Example.molecules` of a `graph` segment, else -1.
         supervised: whether training teaches this piece.
     """
@@ -82,6 +82,11 @@ class ChatFormat(ABC):
     """How turns are wrapped for a language model: the strings around each and where its begin and end tokens stand.
 
     Strings may name special tokens, such as `<|im_start|>`; a tokenizer that knows them reads each as one token.
+
+    Args:
+        answer_end: the text that ends an answer, which is taught and at which generation stops; the answer read from a
+            generation is what stands before it. Empty for the tokenizer's end token. An answer that holds this text
+            itself has blanks in its place, as MolCA joins the lines of a caption (molecule_caption_dataset.py:125-126).
     """
 
     name: ClassVar[str]
@@ -92,6 +97,8 @@ class ChatFormat(ABC):
     alternates: ClassVar[bool] = False
     """Whether questions and answers must take turns, behind at most one system turn; where a template refuses all else,
     other orders would be written in a way that no model has seen."""
+
+    answer_end: str = field(default="", metadata={"neutral": ""})
 
     @abstractmethod
     def wrap(self, role: Role, position: int) -> tuple[str, str]:
@@ -117,7 +124,10 @@ class ChatFormat(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Plain(ChatFormat):
-    """No template: the question, `separator`, the answer. For base models and small models trained from scratch."""
+    """No template: the question, `separator`, the answer. For base models and small models trained from scratch.
+
+    MolCA's answers, and those of InstructMol's first stage, end with a line break: `answer_end: "\\n"`.
+    """
 
     name: ClassVar[str] = "plain"
 
@@ -133,8 +143,9 @@ class PromptStyle:
 
     Args:
         chat: the wrapping of turns.
-        molecule: how a molecule stands in a turn; `{graph}` and `{text}` are replaced, by nothing where the run has no
-            graph or no text.
+        molecule: how a molecule stands in a turn whose question has one place for it; `{graph}` and `{text}` are
+            replaced, by nothing where the run has no graph or no text. Where a question has places of their own for
+            graph and text, each stands in its place as it is, or nothing where the run has none of it.
         system: a system turn put first, if any.
     """
 
@@ -172,15 +183,25 @@ def render(example: Example, style: PromptStyle, text_input: TextInput, *, graph
             segments.append(Segment("answer"))
         for piece in split_slots(turn.text):
             if isinstance(piece, str):
-                segments += _text(piece, turn.supervised)
+                segments += _text(_without_end(piece, turn, style.chat), turn.supervised)
             elif turn.supervised:  # a model can write a molecule, but no soft tokens
-                segments += _text(text_input.write(_molecule_of(example, piece)), supervised=True)
+                if piece.part != "graph":
+                    segments += _text(text_input.write(_molecule_of(example, piece)), supervised=True)
             else:
                 segments += _molecule(example, piece, style.molecule, text_input, graph)
         if turn.role == "assistant":
-            segments.append(Segment("end", supervised=turn.supervised))
+            segments.append(Segment("end", style.chat.answer_end, supervised=turn.supervised))
         segments += _text(after)
     return tuple(_merged(segments))
+
+
+def written_molecules(example: Example, style: PromptStyle) -> frozenset[int]:
+    """The molecules, by index, whose text `render` writes; no others need to be writable."""
+    found = set()
+    for turn in example.turns:
+        with_text = {"text", "both"} if turn.supervised or "{text}" in style.molecule else {"text"}
+        found |= {p.index for p in split_slots(turn.text) if isinstance(p, Slot) and p.part in with_text}
+    return frozenset(found)
 
 
 def prompt_of(segments: Sequence[Segment]) -> tuple[Segment, ...]:
@@ -194,10 +215,10 @@ def as_text(segments: Sequence[Segment], end: str = "") -> str:
 
     Args:
         segments: as `render` gives them.
-        end: stands for the end token, which has no text.
+        end: stands for the tokenizer's end token, which has no text.
     """
     return "".join(
-        f"<graph:{s.molecule}>" if s.kind == "graph" else end if s.kind == "end" else s.text for s in segments
+        f"<graph:{s.molecule}>" if s.kind == "graph" else s.text or (end if s.kind == "end" else "") for s in segments
     )
 
 
@@ -210,19 +231,27 @@ def _text(text: str, supervised: bool = False) -> list[Segment]:
     return [Segment("text", text, supervised=supervised)] if text else []
 
 
-def _molecule(example: Example, index: int, template: str, text_input: TextInput, graph: bool) -> Iterator[Segment]:
-    written = text_input.write(_molecule_of(example, index))
-    before, placeholder, after = template.partition("{graph}")
+def _without_end(text: str, turn: Turn, chat: ChatFormat) -> str:
+    """`text` as it stands; of an answer, without what ends answers, or all behind it would be taught for nothing."""
+    return text.replace(chat.answer_end, " ") if chat.answer_end and turn.role == "assistant" else text
+
+
+def _molecule(example: Example, place: Slot, template: str, text_input: TextInput, graph: bool) -> Iterator[Segment]:
+    """What stands in a place; a molecule is not written where its text is not asked for, for it may not be writable."""
+    molecule = _molecule_of(example, place)
+    shown = {"both": template, "graph": "{graph}", "text": "{text}"}[place.part]
+    written = text_input.write(molecule) if "{text}" in shown else ""
+    before, placeholder, after = shown.partition("{graph}")
     yield from _text(before.replace("{text}", written))
     if placeholder and graph:
-        yield Segment("graph", molecule=index)
+        yield Segment("graph", molecule=place.index)
     yield from _text(after.replace("{text}", written))
 
 
-def _molecule_of(example: Example, index: int) -> str:
-    if index >= len(example.molecules):
-        raise TaskError(f"example {example.id} refers to molecule {index}, but has {len(example.molecules)}")
-    return example.molecules[index]
+def _molecule_of(example: Example, place: Slot) -> str:
+    if place.index >= len(example.molecules):
+        raise TaskError(f"example {example.id} refers to molecule {place.index}, but has {len(example.molecules)}")
+    return example.molecules[place.index]
 
 
 def _merged(segments: Sequence[Segment]) -> Iterator[Segment]:

@@ -1,231 +1,26 @@
 """Questions: a text of one's own with `{molecule}` in it, or the name of a published system whose wording is taken.
 
-A template holds what its paper's code puts around a molecule, verbatim, since a prompt that differs in a blank is
-another prompt. What surrounds the whole question (`[INST]`, a system prompt) belongs to the chat format, and how the
-molecule itself is written (tags, SELFIES, a cut after 128 characters) to `prompt.molecule` and `text_input`; `note`
-says what a paper has there. Where a system draws its instruction from a pool, a hash of the example's id draws it
-here: the published draws are unseeded (InstructMol: `llava/datasets/smiles2graph.py:107`).
+`{molecule}` is one place for a molecule, in which `prompt.molecule` puts its graph and its text together;
+`{molecule.graph}` and `{molecule.text}` are places for one of them, as InstructMol has the graph before its question
+and the SELFIES behind it. Where a run has no graph or no text, nothing is written in its place; the words around stay.
+
+Where a system draws its instruction from a pool, a hash of the example's id draws it here: the published draws are
+unseeded (InstructMol: `llava/datasets/smiles2graph.py:107`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tasks.base import TaskError, slot
+from tasks.base import MoleculePart, Slot, TaskError, in_part, slot, split_slots
 from tasks.data_files import suggest
+from tasks.published_questions import TEMPLATES, Template
 
-_PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
-_ANY = ""  # the label of texts that serve every label
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """The wording of one published system for one task.
-
-    Args:
-        texts: the instructions that it draws from, by label where they differ between labels.
-        source: where the wording was read: repository, file and line.
-        note: what else of the prompt the system has elsewhere.
-    """
-
-    texts: Mapping[str, tuple[str, ...]]
-    source: str
-    note: str = ""
-
-
-def _same(before: str, pool: Sequence[str], after: str = "") -> tuple[str, ...]:
-    return tuple(f"{before}{text}{after}" for text in pool)
-
-
-# IDEA-XL/InstructMol llava/datasets/smiles2graph.py:98-106; the same seven are the `instruction`s of Mol-Instructions'
-# description generation.
-_DESCRIBE = (
-    "Could you give me a brief overview of this molecule?",
-    "Could you provide a description of this molecule?",
-    "Describe this molecule.",
-    "Please give me some details about this molecule.",
-    "Provide a brief overview of this molecule.",
-    "Provide a description of this molecule.",
-    "What can you tell me about this molecule?",
-)
-
-# The `instruction`s of Mol-Instructions' property prediction, as IDEA-XL/InstructMol lists them in
-# llava/eval/molecule_metrics/eval_LLM_regression.py:122-161 to tell the three properties apart.
-_ENERGY = (
-    "I would like to know the {long} energy of this molecule, could you please provide it?",
-    "I am interested in the {short} energy of this molecule, could you tell me what it is?",
-    "Can you tell me the value of the {short} energy for this molecule?",
-    "I would like to know the {short} energy of this molecule, could you please provide it?",
-    "Please provide me with the {short} energy value of this molecule.",
-    "Please provide the {long} energy of this molecule.",
-    "What is the {short} level of energy for this molecule?",
-    "What is the {short} energy of this molecule?",
-    "Could you give me the {short} energy value of this molecule?",
-    "Please provide the {short} energy value for this molecule.",
-    "What is the {long} energy of this molecule?",
-    "Please provide the {long} energy value for this molecule.",
-)
-_FRONTIER = {
-    "homo": tuple(t.format(long="highest occupied molecular orbital (HOMO)", short="HOMO") for t in _ENERGY),
-    "lumo": tuple(t.format(long="lowest unoccupied molecular orbital (LUMO)", short="LUMO") for t in _ENERGY),
-    "gap": (
-        "Please provide the energy separation between the highest occupied and lowest unoccupied molecular orbitals "
-        "(HOMO-LUMO gap) of this molecule.",
-        "Can you give me the energy difference between the HOMO and LUMO orbitals of this molecule?",
-        "What is the energy separation between the HOMO and LUMO of this molecule?",
-        "I need to know the HOMO-LUMO gap energy of this molecule, could you please provide it?",
-        "What is the HOMO-LUMO gap of this molecule?",
-        "Please provide the gap between HOMO and LUMO of this molecule.",
-        "I would like to know the HOMO-LUMO gap of this molecule, can you provide it?",
-        "Please give me the HOMO-LUMO gap energy for this molecule.",
-        "Could you tell me the energy difference between HOMO and LUMO for this molecule?",
-    ),
-}
-
-# The `instruction`s of Mol-Instructions' description-guided design, as public repackagings of that data set list them
-# (its own README.md:95 shows the fifth).
-_DESIGN = (
-    "Generate a molecule based on this description.",
-    "Based on the given information, design a molecule that meets the desired specifications.",
-    "Create a molecule that satisfies the conditions outlined in the description.",
-    "Design a molecule that meets the criteria outlined in the description.",
-    "Create a molecule with the structure as the one described.",
-    "Use the given information to create a molecule that fulfills the desired purpose.",
-    "Generate a molecule based on the given description.",
-    "Synthesize a molecule that matches the given characteristics.",
-)
-
-# lhkhiem28/MolX source/datasets/molx/regression.py:112-144.
-_MOLX_DESCRIPTORS = {
-    "heavy-atoms": "A heavy atom refers to any atom that is not hydrogen. How many heavy atoms are there in that "
-    "molecule?",
-    "h-bond-acceptors": "A hydrogen bond acceptor has lone electron pairs that help form hydrogen bonds. How many "
-    "hydrogen bond acceptors are there in that molecule?",
-    "h-bond-donors": "A hydrogen bond donor is a compound that donates protons (hydrogen atoms) covalently bound to "
-    "itself, allowing it to form hydrogen bonds. How many hydrogen bond donors are there in that molecule?",
-    "rotatable-bonds": "A rotatable bond is any single non-ring bond, attached to a non-terminal, non-hydrogen atom. "
-    "How many rotatable bonds are there in that molecule?",
-    "aromatic-rings": "Aromatic rings are hydrocarbons with a benzene or related ring. How many aromatic rings are "
-    "there in that molecule?",
-    "tpsa": "The topological polar surface area (TPSA) is the surface sum of all polar atoms or molecules, primarily "
-    "oxygen and nitrogen, also including their attached hydrogen atoms. What is the TPSA value of that molecule?",
-    "molecular-weight": "The molecular weight is the sum of the atomic weights of all the atoms in the molecule. What "
-    "is the molecular weight of that molecule?",
-    "logp": "LogP, or octanol-water partition coefficient, is a measure of how hydrophilic or hydrophobic a molecule "
-    "is. What is the LogP value of that molecule?",
-    "qed": "The quantitative estimate of druglikeness (QED) is a measure of how drug-like a molecule is, based on "
-    "various molecular properties associated with druglikeness. What is the QED value of that molecule?",
-}
-
-# lhkhiem28/MolX source/datasets/molx/prediction.py:142 and regression.py:183. The question itself comes from a column
-# of files that were not published, so a property's is worded here.
-_MOLX_YES_NO = (
-    "Given the molecule, answer the following question. {question} Please answer the question with only Yes or No, if "
-    "uncertain, make a guess, no other information can be provided. Molecule: {molecule}\n\nAnswer: "
-).replace("{question}", "Does this molecule {property}?")
-_MOLX_NUMBER = (
-    "Given the molecule, answer the following question. {question} Please answer the question with a numerical value "
-    "only, if uncertain, make an estimate, no other information can be provided. Molecule: {molecule}\n\nAnswer: "
-)
-
-_MOLCA = "prompt.molecule '[START_I_SMILES]{text}[END_I_SMILES]{graph}', SMILES cut at 128 characters, no separator"
-_MOLX = "prompt.molecule '{graph}' (no SMILES text in the released jobs), the four shared vectors follow the molecule"
-_LLAMO = "prompt.molecule '{text}{graph}', SMILES without stereochemistry, cut at 128 characters"
-_INSTRUCTMOL = "prompt.molecule '{graph}'; the variant with SELFIES names them after the question"
-_MOL_INSTRUCTIONS = "text_input selfies; instruction and input stand in the Alpaca template"
-_MOL_INSTRUCTIONS_DATA = "the instructions of the Mol-Instructions data set"
-
-# By task, then by name. `{molecule}`, `{property}` and `{description}` are filled in; all else is verbatim.
-TEMPLATES: Mapping[str, Mapping[str, Template]] = {
-    "caption": {
-        "instructmol": Template(
-            {_ANY: _same("{molecule}\n", _DESCRIBE)},
-            "IDEA-XL/InstructMol llava/datasets/smiles2graph.py:98",
-            _INSTRUCTMOL,
-        ),
-        "llamo": Template(
-            {_ANY: _same("{molecule}", _DESCRIBE)},
-            f"mlvlab/LLaMo pipeline/data_utils/datasets/base.py:82; {_MOL_INSTRUCTIONS_DATA}",
-            _LLAMO,
-        ),
-        "mol-instructions": Template(
-            {_ANY: _same("", _DESCRIBE, "\n{molecule}")}, _MOL_INSTRUCTIONS_DATA, _MOL_INSTRUCTIONS
-        ),
-        "molca": Template(
-            {_ANY: ("{molecule}. ",)}, "acharkq/MolCA README.md:73, data_provider/stage2_dm.py:43", _MOLCA
-        ),
-        "molt5": Template({_ANY: ("{molecule}",)}, "blender-nlp/MolT5 README.md:40", "no graph"),
-        "molx": Template(
-            {
-                _ANY: (
-                    "Given the molecule, provide a detailed description of that molecule. "
-                    "Molecule: {molecule}\n\nDescription: ",
-                )
-            },
-            "lhkhiem28/MolX source/datasets/molx/generation.py:116,184",
-            _MOLX,
-        ),
-    },
-    "iupac": {
-        "molca": Template(
-            {_ANY: ("The SMILES of this molecule is {molecule}. ",)},
-            "acharkq/MolCA data_provider/iupac_dm.py:255 (the default; no command of the README sets another)",
-            _MOLCA,
-        ),
-        "molx": Template(
-            {
-                _ANY: (
-                    "Given the molecule, provide the molecule\u2019s IUPAC name. Molecule: {molecule}\n\nIUPAC name: ",
-                )
-            },
-            "lhkhiem28/MolX source/datasets/molx/generation.py:123,184",
-            _MOLX,
-        ),
-    },
-    "design": {
-        "mol-instructions": Template(
-            {_ANY: _same("", _DESIGN, "\n{description}")},
-            _MOL_INSTRUCTIONS_DATA,
-            "task.format selfies; instruction and input stand in the Alpaca template",
-        ),
-        "molt5": Template({_ANY: ("{description}",)}, "blender-nlp/MolT5 README.md:55"),
-    },
-    "property-classification": {
-        "molx": Template({_ANY: (_MOLX_YES_NO,)}, "lhkhiem28/MolX source/datasets/molx/prediction.py:142", _MOLX),
-    },
-    "property-regression": {
-        "instructmol": Template(
-            {label: _same("{molecule}\n", pool) for label, pool in _FRONTIER.items()},
-            f"IDEA-XL/InstructMol llava/datasets/property_pred_dataset.py:46; {_MOL_INSTRUCTIONS_DATA}",
-            _INSTRUCTMOL,
-        ),
-        "llamo": Template(
-            {label: _same("{molecule}", pool) for label, pool in _FRONTIER.items()},
-            f"mlvlab/LLaMo pipeline/data_utils/datasets/base.py:82; {_MOL_INSTRUCTIONS_DATA}",
-            _LLAMO,
-        ),
-        "mol-instructions": Template(
-            {label: _same("", pool, "\n{molecule}") for label, pool in _FRONTIER.items()},
-            f"{_MOL_INSTRUCTIONS_DATA}, as IDEA-XL/InstructMol llava/eval/molecule_metrics/eval_LLM_regression.py:122",
-            _MOL_INSTRUCTIONS,
-        ),
-        "molx": Template(
-            {_ANY: (_MOLX_NUMBER.replace("{question}", "What is the {property} of this molecule?"),)},
-            "lhkhiem28/MolX source/datasets/molx/regression.py:183",
-            _MOLX,
-        ),
-    },
-    "descriptor": {
-        "molx": Template(
-            {label: (_MOLX_NUMBER.replace("{question}", text),) for label, text in _MOLX_DESCRIPTORS.items()},
-            "lhkhiem28/MolX source/datasets/molx/regression.py:112-144,183",
-            _MOLX,
-        ),
-    },
-}
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)(\.[A-Za-z_]+)?\}")
+_PARTS: Mapping[str, MoleculePart] = {".graph": "graph", ".text": "text"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +30,10 @@ class Question:
     Args:
         task: the task's name, under which templates are listed.
         wanted: the text or the template's name.
-        needed: the placeholder that must stand exactly once.
+        needed: the placeholder that must stand exactly once, unless parts of molecules do.
         allowed: further placeholders.
+        parted: placeholders of molecules of which a part alone may stand, as `{molecule.graph}`; those beside `needed`
+            stand in no other way.
         own: the task's templates, where they stand in a file of their own.
     """
 
@@ -244,23 +41,33 @@ class Question:
     wanted: str
     needed: str = "molecule"
     allowed: tuple[str, ...] = ()
+    parted: tuple[str, ...] = ("molecule",)
     own: Mapping[str, Template] | None = None
 
     def __post_init__(self) -> None:
         if self.wanted in self._templates:
             return
         found = _PLACEHOLDER.findall(self.wanted)
+        parts = [f"{name}{part}" for name, part in found if part]
+        unknown = [f"{name}{part}" for name, part in found if not self._is_known(name, part)]
         said = f"task.question is {self.wanted!r}"
-        if found.count(self.needed) != 1:
+        if parts and not unknown:
+            twice = next((part for part in parts if parts.count(part) > 1), None)
+            if twice or (self.needed, "") in found:
+                fault = (
+                    f"`{{{twice}}}` stands twice" if twice else f"`{{{self.needed}}}` stands beside `{{{parts[0]}}}`"
+                )
+                raise TaskError(f"{said}: {fault}, but the graph and the text of a molecule have one place each")
+            return
+        if found.count((self.needed, "")) != 1:
             names = ", ".join(self._templates)
             either = f"the name of a template ({names}), or " if names else ""
             raise TaskError(
                 f"{said}: it must be {either}a text that holds `{{{self.needed}}}` exactly once"
-                f"{suggest(self.wanted, self._templates)}"
+                f"{self._or_parts()}{suggest(self.wanted, self._templates)}"
             )
-        unknown = [name for name in found if name not in (self.needed, *self.allowed)]
         if unknown:
-            known = ", ".join(f"`{{{name}}}`" for name in (self.needed, *self.allowed))
+            known = ", ".join(f"`{{{name}}}`" for name in self._known())
             raise TaskError(
                 f"{said}: `{{{unknown[0]}}}` is nothing that task {self.task} fills in; it fills in {known}"
             )
@@ -270,26 +77,66 @@ class Question:
 
         Args:
             identity: the example's id, which draws from a pool of instructions.
-            label: the property that is asked about.
-            values: what stands in the place of the other placeholders.
+            label: the property that is asked about, or another word by which a template's texts differ.
+            values: what stands in the place of the other placeholders; slots in those of molecules.
 
         Raises:
-            TaskError: the template has no wording for `label`.
+            TaskError: the template has no wording for `label`, or a molecule's graph or text would stand twice.
         """
         texts = self._texts(label)
         drawn = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") % len(texts)
         filled = {"molecule": slot(0), **(values or {})}
-        return _PLACEHOLDER.sub(lambda match: filled.get(match.group(1), match.group(0)), texts[drawn])
+
+        def fill(match: re.Match[str]) -> str:
+            name, part = match.groups()
+            if name not in filled:
+                return match.group(0)
+            return in_part(filled[name], _PARTS[part]) if part else filled[name]
+
+        text = _PLACEHOLDER.sub(fill, texts[drawn])
+        if self.parted:
+            self._refuse_repetition(text)
+        return text
+
+    def holds(self, *names: str) -> bool:
+        """Whether any wording of this question has one of these placeholders, whole or in part."""
+        pools = self._templates[self.wanted].texts.values() if self.wanted in self._templates else [(self.wanted,)]
+        return any(name in names for pool in pools for text in pool for name, _ in _PLACEHOLDER.findall(text))
 
     @property
     def _templates(self) -> Mapping[str, Template]:
         return TEMPLATES.get(self.task, {}) if self.own is None else self.own
 
+    def _is_known(self, name: str, part: str) -> bool:
+        return name in self.parted and part in _PARTS if part else name in (self.needed, *self.allowed)
+
+    def _known(self) -> tuple[str, ...]:
+        return (self.needed, *self.allowed, *(f"{name}{part}" for name in self.parted for part in _PARTS))
+
+    def _or_parts(self) -> str:
+        if self.needed not in self.parted:
+            return ""
+        graph, text = (f"`{{{self.needed}{part}}}`" for part in _PARTS)
+        return f", or {graph} and {text} at most once each"
+
+    def _refuse_repetition(self, text: str) -> None:
+        """Makes sure that no part of a molecule has two places, as by `{first.text}` beside `{reactants.text}`."""
+        seen: set[tuple[int, str]] = set()
+        for piece in split_slots(text):
+            if isinstance(piece, Slot):
+                parts = {(piece.index, part) for part in (("graph", "text") if piece.part == "both" else (piece.part,))}
+                if parts & seen:
+                    raise TaskError(
+                        f"task.question is {self.wanted!r}: its placeholders put the {min(parts & seen)[1]} of one "
+                        "molecule in two places"
+                    )
+                seen |= parts
+
     def _texts(self, label: str) -> tuple[str, ...]:
         if self.wanted not in self._templates:
             return (self.wanted,)
         texts = self._templates[self.wanted].texts
-        found = texts.get(label) or texts.get(_ANY)
+        found = texts.get(label) or texts.get("")
         if found is None:
             raise TaskError(
                 f"the template {self.wanted!r} of task {self.task} has no question about {label!r}, but about "

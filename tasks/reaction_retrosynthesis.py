@@ -38,6 +38,7 @@ class Retrosynthesis(ReactionTask):
     columns: ClassVar[tuple[str, ...]] = ("product", "reactants")
     placeholder: ClassVar[str] = "product"
     further: ClassVar[tuple[str, ...]] = ("class",)
+    parted: ClassVar[tuple[str, ...]] = ("product",)
 
     question: str = "{product}\nWhich reactants can this product be made from?"
 

@@ -1,14 +1,14 @@
 """Published wordings of the questions about reactions; `tasks.question_templates` says how they are used.
 
-InstructMol's are not among them: it puts the graph of one side first and writes the molecules as SELFIES behind the
-instruction, so that a graph and its text stand in two places.
+InstructMol puts the graph of one side first and writes molecules as SELFIES behind the instruction. Its variant -G
+writes no SELFIES of a molecule whose graph is read, but those of the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tasks.question_templates import Template
+from tasks.published_questions import Template
 
 # The `instruction`s of the reaction tasks of Mol-Instructions as public repackagings of that data set list them; its
 # own README.md shows one of each task.
@@ -58,6 +58,30 @@ _REAGENT = (
     "Please suggest some possible reagents that could have been used in the following chemical reaction.",
 )
 
+# IDEA-XL/InstructMol llava/datasets/reagent_pred_dataset.py:19-24, for the variant -G; -GS takes the data set's own.
+_REAGENT_FOR_G = (
+    "Can you suggest some possible reagents that could have been used in the following chemical reaction?",
+    "Give some possible reagents that could have been used in the following chemical reaction.",
+    "Please propose potential reagents that might have been utilized in the provided chemical reaction.",
+    "Please provide possible reagents based on the following chemical reaction.",
+)
+
+ALONE = "alone"
+"""The label of a question about reactants of which there is only one, where that has another wording."""
+
+
+def _instructmol(texts: Mapping[str, tuple[str, ...]], file: str, note: str) -> Template:
+    return Template(texts, f"IDEA-XL/InstructMol llava/datasets/{file}", f"prompt.molecule '{{graph}}'; {note}")
+
+
+def _llamo(pool: tuple[str, ...], placeholder: str) -> Template:
+    return Template(
+        {"": tuple(f"{placeholder}{instruction}" for instruction in pool)},
+        "mlvlab/LLaMo pipeline/data_utils/datasets/base.py:82; that a side is one graph, and that the instructions are "
+        "those of Mol-Instructions, is a reconstruction: its data are read from files that were not at hand",
+        "prompt.molecule '{text}{graph}', SMILES without stereochemistry, cut at 128 characters; task.molecules joined",
+    )
+
 
 def _mol_instructions(pool: tuple[str, ...], placeholder: str) -> Template:
     return Template(
@@ -67,20 +91,72 @@ def _mol_instructions(pool: tuple[str, ...], placeholder: str) -> Template:
     )
 
 
+_MOLX_TEXT = (
+    "provide SMILES strings of possible reactants used in the molecule\u2019s synthesis. The reactants should be split "
+    "by '.'."
+)
+
+_OTHERS = " The other joint reactants are: {others.text}"
+_GS = "text_input selfies, task.output selfies"
+
 TEMPLATES: Mapping[str, Mapping[str, Template]] = {
-    "forward": {"mol-instructions": _mol_instructions(_FORWARD, "{reactants}")},
-    "retrosynthesis": {
-        "mol-instructions": _mol_instructions(_RETROSYNTHESIS, "{product}"),
-        "molx": Template(
+    "forward": {
+        "instructmol": _instructmol(
             {
-                "": (
-                    "Given the molecule, provide SMILES strings of possible reactants used in the molecule\u2019s "
-                    "synthesis. The reactants should be split by '.'. Molecule: {product}\n\nReactants: ",
+                "": tuple(f"{{first.graph}}\n{instruction}{_OTHERS}" for instruction in _FORWARD),
+                ALONE: tuple(f"{{first.graph}}\n{instruction}" for instruction in _FORWARD),
+            },
+            "forward_pred_dataset.py:46-55",
+            f"the graph is of the first molecule alone; {_GS}, task.reagents as-given",
+        ),
+        "instructmol-gs": _instructmol(
+            {"": tuple(f"{{first.graph}}\n{instruction} {{reactants.text}}" for instruction in _FORWARD)},
+            "forward_pred_dataset.py:46-51",
+            f"the graph is of the first molecule alone; {_GS}, task.reagents as-given",
+        ),
+        "llamo": _llamo(_FORWARD, "{reactants}"),
+        "mol-instructions": _mol_instructions(_FORWARD, "{reactants}"),
+    },
+    "retrosynthesis": {
+        "instructmol": _instructmol(
+            {"": tuple(f"{{product.graph}}\n{instruction}" for instruction in _RETROSYNTHESIS)},
+            "retrosynthesis_dataset.py:43-47",
+            f"{_GS}, task.molecules joined",
+        ),
+        "instructmol-gs": _instructmol(
+            {
+                "": tuple(
+                    f"{{product.graph}}\n{instruction} The product is: {{product.text}}"
+                    for instruction in _RETROSYNTHESIS
                 )
             },
-            "lhkhiem28/MolX source/datasets/molx/generation.py",
+            "retrosynthesis_dataset.py:43-47",
+            f"{_GS}, task.molecules joined",
+        ),
+        "llamo": _llamo(_RETROSYNTHESIS, "{product}"),
+        "mol-instructions": _mol_instructions(_RETROSYNTHESIS, "{product}"),
+        "molx": Template(
+            {"": (f"Given the molecule, {_MOLX_TEXT} Molecule: {{product}}\n\nReactants: ",)},
+            "lhkhiem28/MolX source/datasets/molx/generation.py:130,184-190",
             "prompt.molecule '{graph}' (no SMILES text in the released jobs)",
         ),
+        "molx-text": Template(
+            {"": (f"Given the SMILES string of a molecule, {_MOLX_TEXT} SMILES: {{product.text}}\n\nReactants: ",)},
+            "lhkhiem28/MolX source/datasets/baseline/generation.py:71,125-128",
+            "no graph; SMILES as they are",
+        ),
     },
-    "reagent": {"mol-instructions": _mol_instructions(_REAGENT, "{reaction}")},
+    "reagent": {
+        "instructmol": _instructmol(
+            {"": tuple(f"{{reactants.graph}}\n{text}\nThe product is {{product.text}}" for text in _REAGENT_FOR_G)},
+            "reagent_pred_dataset.py:15-27,63-65",
+            f"{_GS}, task.molecules joined",
+        ),
+        "instructmol-gs": _instructmol(
+            {"": tuple(f"{{reactants.graph}}\n{text} The reaction is {{reaction.text}}" for text in _REAGENT)},
+            "reagent_pred_dataset.py:58-72",
+            f"{_GS}, task.molecules joined",
+        ),
+        "mol-instructions": _mol_instructions(_REAGENT, "{reaction}"),
+    },
 }

@@ -15,7 +15,7 @@ from tasks.base import AnswerKind, Example, Rejection, Split, Task, Turn, slot
 from tasks.prompts import UnwritableMoleculeError
 from tasks.question_templates import Question
 from tasks.reaction_answers import Notation, read_molecules, write_molecules
-from tasks.reaction_templates import TEMPLATES
+from tasks.reaction_templates import ALONE, TEMPLATES
 
 if TYPE_CHECKING:
     from tasks.data import Catalogue, Row
@@ -77,12 +77,15 @@ class ReactionTask(Task):
         molecules: `each` molecule of a side has a place of its own in the prompt; `joined` makes a side one molecule
             of several components, as InstructMol reads the reactants of a reagent question.
         separator: what stands between the molecules of a side; the dot makes SMILES and SELFIES of several molecules.
-        question: the user's turn, or the name of a template; the task says which placeholders it may hold.
+        question: the user's turn, or the name of a template; the task says which placeholders it may hold. A part of a
+            side's molecules may stand alone, as by `{product.graph}` and `{product.text}`; several graphs of a side
+            then stand without the separator.
     """
 
     answer: ClassVar[AnswerKind] = "molecule"
     placeholder: ClassVar[str]  # what must stand in the question
     further: ClassVar[tuple[str, ...]] = ()  # what may
+    parted: ClassVar[tuple[str, ...]]  # of what a part alone may stand
 
     output: Notation = "smiles"
     molecules: Literal["each", "joined"] = "each"
@@ -123,12 +126,14 @@ class ReactionTask(Task):
         return read_molecules(raw, self.output)
 
     def _question(self) -> Question:
-        return Question(self.name, self.question, self.placeholder, self.further, TEMPLATES.get(self.name))
+        own = TEMPLATES.get(self.name)
+        return Question(self.name, self.question, self.placeholder, self.further, self.parted, own)
 
     def _example(self, reaction: Reaction, asked: Question) -> Example:
         placed = Placed(self.molecules, self.separator)
         filled, gold = self.ask(reaction, placed)
-        question = asked.ask(reaction.row.id, values=filled)
+        alone = ALONE if len(placed.molecules) == 1 else ""
+        question = asked.ask(reaction.row.id, alone, filled)
         try:
             answer = write_molecules(".".join(gold), self.output)
         except UnwritableMoleculeError as error:

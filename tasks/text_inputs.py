@@ -31,9 +31,16 @@ _SELFIES_TOKENS = _TOKEN.findall(
 
 @dataclass(frozen=True, kw_only=True)
 class Selfies(TextInput):
-    """SELFIES, as InstructMol and M3LLM write molecules. A molecule that the grammar cannot express is refused."""
+    """SELFIES, as InstructMol and M3LLM write molecules.
+
+    Args:
+        missing: whether a molecule that the grammar cannot express is `refused`, or written as the `empty` text, as
+            InstructMol's code does (llava/datasets/smiles2graph.py:154-159).
+    """
 
     name: ClassVar[str] = "selfies"
+
+    missing: Literal["refused", "empty"] = field(default="refused", metadata={"neutral": "refused"})
 
     def write(self, smiles: str) -> str:  # noqa: D102 - inherited
         import selfies
@@ -41,6 +48,8 @@ class Selfies(TextInput):
         try:
             written: str = selfies.encoder(smiles)
         except selfies.EncoderError as error:
+            if self.missing == "empty":
+                return ""
             reason = " ".join(str(error).split())[:120]
             raise UnwritableMoleculeError(f"it has no SELFIES: {reason}") from None
         return written

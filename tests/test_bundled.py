@@ -13,9 +13,11 @@ from rdkit import Chem
 from rdkit.Chem import Fragments
 
 import tasks.bundled
+from tasks.bundled import make_dialogues
 from tasks.bundled.describe import describe
 from tasks.bundled.make import FILE_NAME, main
 from tasks.data import Catalogue, Row
+from tasks.instruction import Instruction
 
 FILE = Path(tasks.bundled.__file__).with_name(FILE_NAME)
 
@@ -39,6 +41,25 @@ def size(row: Row) -> int:
 def test_made_again_it_has_the_same_bytes(tmp_path):
     main([str(tmp_path)])
     assert (tmp_path / FILE_NAME).read_bytes() == FILE.read_bytes()
+
+
+def test_dialogues_made_again_have_the_same_bytes(tmp_path):
+    make_dialogues.main([str(tmp_path)])
+    assert (tmp_path / make_dialogues.FILE_NAME).read_bytes() == FILE.with_name(make_dialogues.FILE_NAME).read_bytes()
+
+
+def test_dialogues_are_of_the_molecules_of_their_split(splits):
+    task = Instruction(data="bundled-dialogues", asked="last")
+    sizes = {}
+    for split, rows in splits.items():
+        examples, rejections = task.examples(split, Catalogue())
+        assert not rejections
+        assert {molecule for example in examples for molecule in example.molecules} <= {
+            r.values["smiles"] for r in rows
+        }
+        sizes[split] = len(examples)
+    assert sizes == {"train": 160, "validation": 20, "test": 20}
+    assert FILE.with_name(make_dialogues.FILE_NAME).stat().st_size < 200_000
 
 
 def test_sizes_and_order(splits):

@@ -1,20 +1,16 @@
-"""Chat formats against the text that published templates give, and against LLaMo's and InstructMol's own prompts."""
+"""Chat formats against the text that published templates give; `test_published_prompts` has those of whole systems."""
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY
 
 from bench.registry import Registry
-from tasks.base import Example, Role, TaskError, Turn, slot
+from tasks.base import Example, Role, TaskError, Turn
 from tasks.chat_formats import (
-    LLAMO_SYSTEM,
-    PROMPT_STYLES,
-    VICUNA_SYSTEM,
     ChatMl,
     Galactica,
     GalacticaSmiles,
@@ -24,10 +20,12 @@ from tasks.chat_formats import (
     Vicuna,
 )
 from tasks.metrics.tokenizers import llama2
-from tasks.prompts import ChatFormat, NoText, PromptStyle, Segment, Smiles, as_text, prompt_of, render
+from tasks.prompts import ChatFormat, NoText, PromptStyle, Segment, as_text, prompt_of, render
 
-GOLDEN = REPOSITORY.parent / "shared" / "golden"
-VICUNA = VICUNA_SYSTEM.format("user", "user")
+VICUNA = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions."
+)
 
 
 def talk(*texts: str, system: str | None = None) -> Example:
@@ -123,6 +121,17 @@ def test_only_answers_and_their_ends_are_taught(name: str):
 
 
 @pytest.mark.parametrize("name", EXPECTED)
+def test_every_format_can_end_answers_with_a_text_of_its_own(name: str):
+    chat = replace(EXPECTED[name][0], answer_end="\n")
+    begin, end = TOKENS.get(name, ("<s>", "</s>"))
+    taught = [segment for segment in rendered(chat, *QUESTIONS, system="S") if segment.supervised]
+    assert [(s.kind, s.text) for s in taught] == [("text", "A1."), ("end", "\n"), ("text", "A2."), ("end", "\n")]
+    whole = "".join({"begin": begin}.get(s.kind, s.text) for s in rendered(chat, *QUESTIONS, system="S"))
+    of_tokens = shown(rendered(EXPECTED[name][0], *QUESTIONS, system="S"), begin, end)
+    assert whole == of_tokens.replace(f"A1.{end}", "A1.\n").replace(f"A2.{end}", "A2.\n")
+
+
+@pytest.mark.parametrize("name", EXPECTED)
 def test_a_system_turn_of_the_example_is_written_as_that_of_the_style(name: str):
     chat = EXPECTED[name][0]
     of_example = render(talk(*QUESTIONS, system="S"), PromptStyle(chat=chat), NoText(), graph=False)
@@ -161,59 +170,6 @@ def test_they_are_found_by_name():
     assert Registry().get("text_input", "galactica") is GalacticaSmiles
 
 
-# Against the prompts that the released code of LLaMo and InstructMol made
-
-
-def golden(system: str) -> list[dict[str, Any]]:
-    path = GOLDEN / system / "prompt_golden.json"
-    if not path.exists():
-        pytest.skip(f"no golden outputs: {path} is not here")
-    loaded: list[dict[str, Any]] = json.loads(path.read_text())
-    return loaded
-
-
-def test_llamo_writes_the_same():
-    for case in golden("llamo"):
-        _, first, *later = case["messages"]
-        question = slot(0) + first["content"].partition("<graph>")[2].strip()
-        turns = [Turn("user", question)]
-        turns += [Turn(m["role"], m["content"], supervised=m["role"] == "assistant") for m in later]
-        published = PROMPT_STYLES["llamo"]
-        segments = render(
-            Example("x", (case["smiles"],), tuple(turns)), published.style, published.text_input, graph=True
-        )
-        written = "".join(
-            "{28 graph tokens}" if segment.kind == "graph" else shown((segment,), "<BOS>", "</s>")
-            for segment in segments
-        )
-        assert written == case["sequence"]
-        assert shown(tuple(s for s in segments if s.supervised), "<BOS>", "</s>") == case["supervised_text"]
-        # The pieces that are tokenised one by one are LLaMo's, whose answers carry their end token as text.
-        pieces = [segment.text for segment in segments if segment.kind == "text"]
-        assert pieces == [chunk.removesuffix("</s>") for chunk in case["tokenised_chunks"]]
-
-
-def test_llamo_drops_stereochemistry_and_cuts():
-    write = PROMPT_STYLES["llamo"].text_input.write
-    assert write("OC[C@H](N)C") == "CC(N)CO"
-    assert write("C" * 200) == "C" * 128
-
-
-def test_instructmol_writes_the_same():
-    case = golden("instructmol")[1]
-    assert case["version"] == "v1"
-    question = case["human_after_preprocess"].replace("<image>", slot(0))
-    answer = case["supervised"].removesuffix(" </s>")
-    turns = (Turn("user", question), Turn("assistant", answer, supervised=True))
-    segments = render(Example("x", ("C",), turns), PROMPT_STYLES["instructmol"].style, NoText(), graph=True)
-    # The golden was made with a tokenizer that splits at blanks; `_` is Llama's token for a trailing space.
-    words = " ".join(
-        "<GRAPH>" if s.kind == "graph" else shown((s,), "<s>", "</s>").replace("\n", "\n ") for s in segments
-    )
-    assert words.split() == case["sequence"].replace("USER: _ ", "USER: ").split()
-    assert segments[1].text.endswith("USER: ")
-
-
 # Tokens, since text that looks alike may be read otherwise
 
 
@@ -235,9 +191,9 @@ def test_llama2_reads_the_pieces_as_it_reads_the_whole(data_folder: Path):
     ]
     assert pieces(rendered(Vicuna(), *texts, system=VICUNA)) == expected
 
-    opened = f"<s>[INST] <<SYS>>\n{LLAMO_SYSTEM}\n<</SYS>>\n\n{texts[0]} [/INST] {texts[1]}</s>"
+    opened = f"<s>[INST] <<SYS>>\n{VICUNA}\n<</SYS>>\n\n{texts[0]} [/INST] {texts[1]}</s>"
     parts = opened.removeprefix("<s>")
-    assert pieces(rendered(Llama2(), *texts[:2], system=LLAMO_SYSTEM)) == ["<s>", *split([parts])[0]]
+    assert pieces(rendered(Llama2(), *texts[:2], system=VICUNA)) == ["<s>", *split([parts])[0]]
     assert pieces(rendered(Llama2(), *texts))[-len(split([texts[3]])[0]) - 1 :] == [*split([texts[3]])[0], "</s>"]
 
 
@@ -327,36 +283,8 @@ def test_the_token_ids_are_those_of_apply_chat_template(name: str):
 # Molecules
 
 
-def test_molca_writes_smiles_between_tags_and_the_graph_behind():
-    published = PROMPT_STYLES["molca"]
-    asked = Example("x", ("CCO",), (Turn("user", f"{slot(0)}. "), Turn("assistant", "An alcohol.", supervised=True)))
-    text = as_text(render(asked, published.style, published.text_input, graph=True))
+def test_galactica_reads_smiles_character_by_character():
     mark = "SPL1T-TH1S-Pl3A5E"
-    assert text == f"[START_I_SMILES]{mark}C{mark}C{mark}O{mark}[END_I_SMILES]<graph:0>. An alcohol."
+    assert GalacticaSmiles().write("CCO") == f"{mark}C{mark}C{mark}O{mark}"
     assert GalacticaSmiles().write("C" * 200).count("C") == 128
     assert GalacticaSmiles(max_characters=None).write("C" * 200).count("C") == 200
-
-
-def test_molx_writes_the_instruction_marks_without_spaces():
-    published = PROMPT_STYLES["molx"]
-    question = f"Given the molecule, describe it. Molecule: {slot(0)}\n\nDescription: "
-    asked = Example("x", ("CCO",), (Turn("user", question), Turn("assistant", "An alcohol.", supervised=True)))
-    text = shown(render(asked, published.style, published.text_input, graph=False), "<s>", "</s>")
-    assert text == "<s>[INST]Given the molecule, describe it. Molecule: \n\nDescription: [/INST]An alcohol.</s>"
-
-
-@pytest.mark.parametrize("name", PROMPT_STYLES)
-def test_every_published_style_renders_with_its_source_named(name: str):
-    published = PROMPT_STYLES[name]
-    assert published.source
-    asked = Example(
-        "x", ("CCO", "C"), (Turn("user", f"{slot(0)}.{slot(1)} What?"), Turn("assistant", "A.", supervised=True))
-    )
-    segments = render(asked, published.style, published.text_input, graph=True)
-    assert [segment.molecule for segment in segments if segment.kind == "graph"] == [0, 1]
-    assert as_text(segments).endswith("A.")
-    assert "What?" in as_text(segments)
-    assert (
-        "CCO" in as_text(render(asked, published.style, Smiles(), graph=True))
-        or "{text}" not in published.style.molecule
-    )

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base import Example, Role, TaskError, Turn, slot, split_slots
+from tasks.base import Example, MoleculePart, Role, Slot, TaskError, Turn, in_part, slot, split_slots
 from tasks.prompts import (
     ChatFormat,
     NoText,
@@ -21,10 +21,12 @@ from tasks.prompts import (
     Segment,
     Smiles,
     TextInput,
+    UnwritableMoleculeError,
     as_text,
     prompt_of,
     prompt_sha,
     render,
+    written_molecules,
 )
 
 PLAIN = PromptStyle(chat=Plain())
@@ -43,7 +45,18 @@ class Marked(ChatFormat):
         return f"<{position}:{role}>", f"</{role}>"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unwritable(TextInput):
+    """A way in which no molecule can be written."""
+
+    name: ClassVar[str] = "unwritable"
+
+    def write(self, smiles: str) -> str:
+        raise UnwritableMoleculeError(smiles)
+
+
 MARKED = PromptStyle(chat=Marked())
+PARTS: tuple[MoleculePart, ...] = ("both", "graph", "text")
 
 
 def text(words: str) -> Segment:
@@ -70,6 +83,13 @@ def answer(words: str) -> Turn:
     return Turn("assistant", words, supervised=True)
 
 
+SLOTS = st.builds(Slot, st.integers(0, 999), st.sampled_from(["both", "graph", "text"]))
+
+
+def written(piece: str | Slot) -> str:
+    return piece if isinstance(piece, str) else slot(piece.index, piece.part)
+
+
 CAPTION = example(user(f"Describe {slot(0)}."), answer("An alcohol."))
 
 
@@ -79,23 +99,32 @@ class TestSlots:
         [
             ("", []),
             ("a", ["a"]),
-            (slot(0), [0]),
-            (f"a{slot(12)}b", ["a", 12, "b"]),
-            (slot(1) + slot(0) + slot(1), [1, 0, 1]),
-            (f"a {slot(0)}", ["a ", 0]),
+            (slot(0), [Slot(0)]),
+            (f"a{slot(12)}b", ["a", Slot(12), "b"]),
+            (slot(1) + slot(0) + slot(1), [Slot(1), Slot(0), Slot(1)]),
+            (f"a {slot(0)}", ["a ", Slot(0)]),
+            (f"{slot(3, 'graph')}\n{slot(3, 'text')}.", [Slot(3, "graph"), "\n", Slot(3, "text"), "."]),
             ("{graph} {text} 0 <graph:0>", ["{graph} {text} 0 <graph:0>"]),
         ],
     )
-    def test_a_text_is_cut_at_its_slots(self, written: str, pieces: list[str | int]):
+    def test_a_text_is_cut_at_its_slots(self, written: str, pieces: list[str | Slot]):
         assert list(split_slots(written)) == pieces
 
-    @given(st.lists(st.one_of(st.text().filter(lambda piece: "\ufffc" not in piece), st.integers(0, 999))))
-    def test_nothing_is_lost_or_reordered(self, pieces: list[str | int]):
-        joined = "".join(piece if isinstance(piece, str) else slot(piece) for piece in pieces)
+    @given(st.lists(st.one_of(st.text().filter(lambda piece: "\ufffc" not in piece), SLOTS)))
+    def test_nothing_is_lost_or_reordered(self, pieces: list[str | Slot]):
+        joined = "".join(map(written, pieces))
         again = list(split_slots(joined))
-        assert [piece for piece in again if isinstance(piece, int)] == [p for p in pieces if isinstance(p, int)]
-        assert "".join(piece if isinstance(piece, str) else slot(piece) for piece in again) == joined
+        assert [piece for piece in again if isinstance(piece, Slot)] == [p for p in pieces if isinstance(p, Slot)]
+        assert "".join(map(written, again)) == joined
         assert "" not in again
+
+    @given(st.lists(st.one_of(st.text().filter(lambda piece: "\ufffc" not in piece), SLOTS)))
+    def test_in_one_part_every_molecule_keeps_its_place(self, pieces: list[str | Slot]):
+        joined = "".join(map(written, pieces))
+        indices = [piece.index for piece in pieces if isinstance(piece, Slot)]
+        assert in_part(joined, "graph") == "".join(slot(index, "graph") for index in indices)
+        as_texts = [piece if isinstance(piece, str) else Slot(piece.index, "text") for piece in pieces]
+        assert in_part(joined, "text") == "".join(map(written, as_texts))
 
 
 class TestMolecules:
@@ -145,6 +174,39 @@ class TestMolecules:
     def test_without_graph_and_text_nothing_is_left_of_it(self):
         segments = render(CAPTION, PLAIN, NoText(), graph=False)
         assert segments == (BEGIN, text("Describe .\n"), ANSWER, taught("An alcohol."), TAUGHT_END)
+
+    @pytest.mark.parametrize(
+        ("text_input", "with_graph", "expected"),
+        [
+            (Smiles(), True, "<graph:0>\nWhat? It is CCO."),
+            (Smiles(), False, "\nWhat? It is CCO."),
+            (NoText(), True, "<graph:0>\nWhat? It is ."),
+            (NoText(), False, "\nWhat? It is ."),
+        ],
+    )
+    @pytest.mark.parametrize("molecule", ["{graph}{text}", "[{text}]", "{graph}", ""])
+    def test_parts_stand_in_places_of_their_own_whatever_the_style_says(
+        self, text_input: TextInput, with_graph: bool, expected: str, molecule: str
+    ):
+        asked = example(user(f"{slot(0, 'graph')}\nWhat? It is {slot(0, 'text')}."), answer("?"))
+        segments = render(asked, replace(PLAIN, molecule=molecule), text_input, graph=with_graph)
+        assert as_text(prompt_of(segments)) == f"{expected}\n"
+
+    def test_an_answer_holds_the_text_of_a_molecule_and_never_its_graph(self):
+        parts = "".join(slot(0, part) for part in PARTS)
+        asked = example(user("What?"), answer(f"[{parts}]"))
+        assert render(asked, PLAIN, Smiles(), graph=True)[3] == taught("[CCOCCO]")
+
+    def test_what_is_not_asked_for_need_not_be_writable(self):
+        asked = example(user(f"{slot(0, 'graph')} is {slot(1, 'text')} or {slot(2)}"), answer("?"), molecules="CCC")
+        for molecule, expected in (("{graph}", {1}), ("{graph}{text}", {1, 2})):
+            assert written_molecules(asked, replace(PLAIN, molecule=molecule)) == expected
+        with pytest.raises(UnwritableMoleculeError):
+            render(asked, replace(PLAIN, molecule="{graph}"), Unwritable(), graph=True)
+        only_graphs = example(user(slot(0, "graph") + slot(1)), answer("?"))
+        shown = as_text(render(only_graphs, replace(PLAIN, molecule="{graph}"), Unwritable(), graph=True))
+        assert shown == "<graph:0><graph:1>\n?"
+        assert written_molecules(example(user("?"), answer(slot(1))), PLAIN) == {1}
 
     def test_several_molecules_and_several_placeholders_of_one(self):
         asked = example(user(f"{slot(1)}>{slot(0)}>{slot(1)}"), answer("?"))
@@ -256,6 +318,17 @@ class TestTurns:
         assert segments == (BEGIN, text("a\n"), ANSWER, TAUGHT_END)
         assert prompt_of(segments) == segments[:-2]
 
+    def test_an_answer_ends_with_the_text_that_the_format_names(self):
+        style = PromptStyle(chat=Plain(separator="", answer_end="\n"))
+        asked = example(user("a"), answer("b\nc"), user("d\n"), answer("e"))
+        end = Segment("end", "\n", supervised=True)
+        segments = render(asked, style, Smiles(), graph=True)
+        assert segments == (BEGIN, text("a"), ANSWER, taught("b c"), end, text("d\n"), ANSWER, taught("e"), end)
+        assert as_text(segments, end="</s>") == "ab c\nd\ne\n"
+        # What ended an earlier answer is part of a prompt, and so of its hash.
+        plain = render(asked, PromptStyle(chat=Plain(separator="")), Smiles(), graph=True)
+        assert prompt_sha(prompt_of(segments)) != prompt_sha(prompt_of(plain))
+
     def test_answers_that_follow_each_other_stay_apart(self):
         segments = render(example(user("a"), answer("b"), answer("c")), PLAIN, Smiles(), graph=True)
         assert segments == (BEGIN, text("a\n"), ANSWER, taught("b"), TAUGHT_END, ANSWER, taught("c"), TAUGHT_END)
@@ -279,7 +352,8 @@ WORDS = st.text(alphabet=st.characters(exclude_characters="\ufffc", exclude_cate
 @st.composite
 def dialogues(draw: st.DrawFn, last_is_answer: bool = False) -> Example:
     molecules = draw(st.lists(st.sampled_from(["C", "CCO", "[Na+].[Cl-]"]), max_size=3))
-    slots = st.integers(0, len(molecules) - 1).map(slot) if molecules else st.just("")
+    indices = st.integers(0, max(len(molecules) - 1, 0))
+    slots = st.builds(slot, indices, st.sampled_from(PARTS)) if molecules else st.just("")
     turns = []
     for _ in range(draw(st.integers(1, 5))):
         role: Role = draw(st.sampled_from(["user", "assistant", "system"]))
@@ -294,11 +368,19 @@ def dialogues(draw: st.DrawFn, last_is_answer: bool = False) -> Example:
 
 styles = st.builds(
     PromptStyle,
-    chat=st.one_of(st.builds(Plain, separator=st.sampled_from(["", "\n", " A: "])), st.just(Marked())),
+    chat=st.one_of(
+        st.builds(Plain, separator=st.sampled_from(["", "\n", " A: "]), answer_end=st.sampled_from(["", "\n", "ab"])),
+        st.just(Marked()),
+    ),
     molecule=st.sampled_from(["{graph}{text}", "<{text}>{graph}", "{graph}", "{text}", ""]),
     system=st.sampled_from([None, "", "Be brief."]),
 )
 text_inputs = st.one_of(st.builds(Smiles, max_characters=st.sampled_from([None, 0, 2])), st.just(NoText()))
+
+
+def as_read(words: str, style: PromptStyle) -> str:
+    """An answer as it is written: what ends answers can stand in none."""
+    return words.replace(style.chat.answer_end, " ") if style.chat.answer_end else words
 
 
 class TestAnyDialogue:
@@ -308,8 +390,10 @@ class TestAnyDialogue:
     ):
         segments = render(asked, style, text_input, graph=with_graph)
         answers = [turn for turn in asked.turns if turn.role == "assistant"]
-        assert [s.supervised for s in segments if s.kind == "end"] == [turn.supervised for turn in answers]
-        supervised = [turn.text for turn in answers if turn.supervised]
+        ends = [segment for segment in segments if segment.kind == "end"]
+        assert [s.supervised for s in ends] == [turn.supervised for turn in answers]
+        assert {s.text for s in ends} <= {style.chat.answer_end}
+        supervised = [as_read(turn.text, style) for turn in answers if turn.supervised]
         assert [s.text for s in segments if s.supervised and s.kind == "text"] == [
             words for words in supervised if words
         ]
@@ -320,26 +404,27 @@ class TestAnyDialogue:
         segments = render(asked, style, text_input, graph=with_graph)
         assert segments[0] == BEGIN
         assert sum(segment.kind == "begin" for segment in segments) == 1
-        assert all(bool(segment.text) == (segment.kind == "text") for segment in segments)
+        assert all(bool(segment.text) == (segment.kind == "text") for segment in segments if segment.kind != "end")
         assert all((segment.molecule >= 0) == (segment.kind == "graph") for segment in segments)
         pairs = pairwise(segments)
         assert not any(a.kind == b.kind == "text" and a.supervised == b.supervised for a, b in pairs)
         turns = ([Turn("system", style.system)] if style.system is not None else []) + list(asked.turns)
-        expected = ""
+        expected, graphs = "", []
         for position, turn in enumerate(turns):
             before, after = style.chat.wrap(turn.role, position)
             expected += before
             for piece in split_slots(turn.text):
                 if isinstance(piece, str):
-                    expected += piece
-                else:
-                    shown = style.molecule.replace("{text}", text_input.write(asked.molecules[piece]))
-                    expected += shown.replace("{graph}", f"<graph:{piece}>" if with_graph else "")
-            expected += after
+                    expected += as_read(piece, style) if turn.role == "assistant" else piece
+                    continue
+                shown = {"both": style.molecule, "graph": "{graph}", "text": "{text}"}[piece.part]
+                graphs += [piece.index] * (with_graph and "{graph}" in shown)
+                shown = shown.replace("{text}", text_input.write(asked.molecules[piece.index]))
+                expected += shown.replace("{graph}", f"<graph:{piece.index}>" if with_graph else "")
+            expected += (style.chat.answer_end if turn.role == "assistant" else "") + after
         assert as_text(segments) == expected
-        graphs = [piece for turn in turns for piece in split_slots(turn.text) if isinstance(piece, int)]
-        has_place = with_graph and "{graph}" in style.molecule
-        assert [segment.molecule for segment in segments if segment.kind == "graph"] == (graphs if has_place else [])
+        # Every part that is asked for has its place once, and no other has one.
+        assert [segment.molecule for segment in segments if segment.kind == "graph"] == graphs
 
     @given(asked=dialogues(last_is_answer=True), system=st.sampled_from([None, "", "Be brief."]))
     def test_the_prompt_and_the_answer_are_the_whole(self, asked: Example, system: str | None):

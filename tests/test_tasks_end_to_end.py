@@ -36,6 +36,7 @@ TASKS: dict[str, tuple[str, set[str]]] = {
     "property-classification": ("data: tox21, labels: all", {"roc-auc", "accuracy", "f1"}),
     "property-regression": ("data: qm9-frontier, labels: all", {"mae", "rmse", "r2", "parse-rate"}),
     "descriptor": ("data: gitmol, labels: [rings, tpsa, charge]", {"mae", "rmse", "r2", "parse-rate"}),
+    "canonical-smiles": ("data: gitmol, share: 0.5, max_characters: 90", MOLECULES),
     "functional-group": ("data: gitmol, labels: [ester, ketone]", {"roc-auc", "accuracy", "f1"}),
     "forward": ("data: uspto-mit", MOLECULES),
     "retrosynthesis": ("data: uspto50k", MOLECULES),

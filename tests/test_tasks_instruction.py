@@ -112,6 +112,15 @@ def test_the_molecule_stands_where_the_dialogue_says(own):
     assert read(behind)[0].turns[0].text == f"What is it? {slot(0)}"
 
 
+def test_graph_and_text_may_stand_in_different_questions(own):
+    apart = Instruction(data=own(TWO), first_question="{molecule.graph}\n{question} It is {molecule.text}.")
+    graph, text = slot(0, "graph"), slot(0, "text")
+    assert read(apart)[0].turns[0].text == f"{graph}\nWhat is it? It is {text}."
+    said = turns("What is {molecule.graph}?", "An alcohol.", "And {molecule.text}?", "The same.")
+    users = [turn.text for turn in read(Instruction(data=own(said)))[0].turns if turn.role == "user"]
+    assert users == [f"What is {graph}?", f"And {text}?"]
+
+
 def test_dialogues_in_a_csv_are_json_too(tmp_path):
     cell = json.dumps(TWO).replace('"', '""')
     (tmp_path / "mine.csv").write_text(f'smiles,dialogue\nCCO,"{cell}"\n')
@@ -153,6 +162,9 @@ def test_a_dialogue_reads_as_llama_is_to_read_it(own):
         ([{"role": "user", "content": ["Q"]}], "turn 1 is no object with a role and a content that is text"),
         (turns("{molecule} or {molecule}?", "A"), "`{molecule}` stands more than once"),
         (turns("{molecule}?", "A", "{molecule}?", "A"), "`{molecule}` stands more than once"),
+        (turns("{molecule}?", "A", "{molecule.text}?", "A"), "`{molecule}` stands more than once"),
+        (turns("{molecule.graph}?", "A", "{molecule.graph}?", "A"), "`{molecule}` stands more than once"),
+        (turns("Q?", "{molecule.text}"), "`{molecule}` stands in an answer, where no molecule can be placed"),
         (turns("Q?", "{molecule}"), "`{molecule}` stands in an answer, where no molecule can be placed"),
         (json.dumps(turns(f"What is {slot(0)}?", "A")), "it holds U+FFFC"),
     ],
@@ -218,9 +230,20 @@ def test_chembl_qa(data_folder, monkeypatch):
 # Mistakes in settings and data sets
 
 
-@pytest.mark.parametrize("first", ["{molecule}", "{question}", "", "{molecule}{molecule}{question}"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        "{molecule}",
+        "{question}",
+        "",
+        "{molecule}{molecule}{question}",
+        "{molecule}{question}{question}",
+        "{molecule}{molecule.text}{question}",
+        "{molecule.graph}{molecule.graph}{question}",
+    ],
+)
 def test_a_first_question_without_its_places_is_refused(first):
-    with pytest.raises(TaskError, match=r"task\.first_question is .* `\{molecule\}` and `\{question\}` once each"):
+    with pytest.raises(TaskError, match=r"task\.first_question is .* `\{question\}` once, and once `\{molecule\}`"):
         Instruction(data="any", first_question=first)
 
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rdkit import Chem
 
-from tasks.base import Example, TaskError, slot
+from tasks.base import Example, Slot, TaskError, slot, split_slots
+from tasks.canonical import CanonicalSmiles
 from tasks.caption import Caption
 from tasks.data import Catalogue
 from tasks.descriptors import MOLX, Descriptor
@@ -19,7 +20,8 @@ from tasks.design import Design, smiles_of_selfies
 from tasks.iupac import Iupac, named
 from tasks.prompts import NoText, Plain, PromptStyle, Smiles, as_text, render
 from tasks.property import PropertyClassification, PropertyRegression
-from tasks.question_templates import TEMPLATES, Question
+from tasks.published_questions import TEMPLATES
+from tasks.question_templates import Question
 
 ANYTHING = Example("x", (), ())
 MOLECULE = slot(0)
@@ -183,6 +185,7 @@ def tasks_by_name():
         "property-classification": PropertyClassification(data="bace"),
         "property-regression": PropertyRegression(data="qm9-frontier", labels="all"),
         "descriptor": Descriptor(data="bundled"),
+        "canonical-smiles": CanonicalSmiles(data="bundled"),
     }
 
 
@@ -195,7 +198,8 @@ def test_every_template_asks_about_every_label(task, name):
         assert texts
         assert len(set(texts)) == len(texts)
         for text in texts:
-            assert text.count(f"{{{needed}}}") == 1
+            whole, *parts = (text.count(f"{{{needed}{part}}}") for part in ("", ".graph", ".text"))
+            assert (whole, max(parts)) in {(1, 0), (0, 1)}
             Question(task, text, needed=needed, allowed=("property",))  # no placeholder that nothing fills in
 
 
@@ -205,8 +209,9 @@ def test_every_template_makes_questions_of_real_rows(real, task, name):
     examples, _ = made.examples("test", real)
     for example in examples:
         text = example.turns[0].text
-        assert (MOLECULE in text) == (task != "design")
-        assert not any(mark in text for mark in ("{molecule}", "{description}", "{property}"))
+        places = [piece.part for piece in split_slots(text) if isinstance(piece, Slot)]
+        assert sorted(places) in ([["graph", "text"], ["graph"], ["text"], ["both"]] if task != "design" else [[]])
+        assert not any(mark in text for mark in ("{molecule", "{description}", "{property}"))
 
 
 def test_molcas_prompt_is_rendered_to_the_letter(real):
@@ -268,9 +273,17 @@ def test_pools_of_orbital_energies(real):
 @pytest.mark.parametrize(
     ("make", "parts"),
     [
-        (lambda: Caption(data="x", question="molcaa"), ["'molcaa'", "molca, molt5", "did you mean 'molca'?"]),
+        (
+            lambda: Caption(data="x", question="molcaa"),
+            ["'molcaa'", "molca, molca-pretrain, molt5", "did you mean 'molca'?"],
+        ),
         (lambda: Caption(data="x", question="none"), ["'none'", "`{molecule}` exactly once"]),
         (lambda: Caption(data="x", question="{molecule} {molecule}"), ["exactly once"]),
+        (lambda: Caption(data="x", question="{molecule.text} {molecule.text}"), ["`{molecule.text}` stands twice"]),
+        (lambda: Caption(data="x", question="{molecule} {molecule.text}"), ["beside `{molecule.text}`", "one place"]),
+        (lambda: Caption(data="x", question="{molecule.smiles}"), ["`{molecule.graph}` and `{molecule.text}`"]),
+        (lambda: Caption(data="x", question="{molecule} {molecule.smiles}"), ["`{molecule.smiles}` is nothing that"]),
+        (lambda: Design(data="x", question="{description} {molecule.graph}"), ["`{molecule.graph}` is nothing that"]),
         (lambda: Caption(data="x", question="{molecule} {propety}"), ["`{propety}`", "`{molecule}`"]),
         (lambda: Design(data="x", question="{molecule}"), ["`{description}` exactly once"]),
         (lambda: PropertyRegression(data="x", question="{molecule} {positive}"), ["`{property}`, `{unit}`"]),

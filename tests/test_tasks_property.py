@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rdkit import Chem
 from rdkit.Chem import QED, Crippen, Descriptors, Lipinski
 
-from tasks.base import Example, Task, TaskError, split_slots
+from tasks.base import Example, Slot, Task, TaskError, split_slots
 from tasks.data import Catalogue
 from tasks.descriptors import DESCRIPTORS, MOLX, Descriptor, FunctionalGroup, descriptors_of
 from tasks.metrics.base import RowFacts
@@ -156,7 +156,7 @@ def test_every_gold_answer_is_read_as_itself(real):
 def test_the_question_says_what_the_data_set_says(real):
     (first, *_), _ = PropertyRegression(data="qm9-frontier", label="homo").examples("test", real)
     text = first.turns[0].text
-    assert next(iter(split_slots(text))) == 0
+    assert next(iter(split_slots(text))) == Slot(0)
     assert "highest occupied molecular orbital" in text
     assert text.endswith(" in hartree?")
     (first, *_), _ = PropertyRegression(data="qm9-frontier", label="homo", unit=False).examples("test", real)
