@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.config import LanguageModel, Lora
 from bench.errors import ConfigError
+from bench.known_models import random_model, skeleton_of
 from bench.model_files import HUB_NAME, files_identity, first_line, from_hub
+from bench.quantisation import QUANTISED, Quantisation, loading_arguments, quantise
 from bench.runtime import Runtime
 
 _WORTH_A_BAR = 500_000_000  # bytes of weights, from which on loading is a wait
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""What `llm.dtype` means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +33,13 @@ class LocatedModel:
         path: a folder that transformers reads.
         identity: hash of its files, tokenizer included.
         origin: where it came from, in words.
+        is_random: whether the folder holds a configuration and a tokenizer, and the weights are drawn anew.
     """
 
     path: Path
     identity: str
     origin: str
+    is_random: bool = False
 
 
 def locate(llm: LanguageModel, runtime: Runtime) -> LocatedModel:
@@ -60,40 +65,104 @@ def locate(llm: LanguageModel, runtime: Runtime) -> LocatedModel:
     return LocatedModel(downloaded, files_identity(downloaded, runtime), f"hub {llm.name}@{downloaded.name}")
 
 
-def load(located: LocatedModel, dtype: str) -> tuple[nn.Module, Any]:
+def load(
+    located: LocatedModel, dtype: str, *, quantisation: Quantisation = "none", device: torch.device | None = None
+) -> tuple[nn.Module, Any]:
     """The model and its tokenizer; weights come from safetensors or through `weights_only=True`, never from code.
 
-    Raises:
-        ConfigError: transformers cannot read the folder, or the tokenizer has no end token.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    Args:
+        located: where it is.
+        dtype: of the weights that are not quantised.
+        quantisation: of the linear maps.
+        device: where random and quantised weights are made; None for the CPU. Others are read to the CPU.
 
+    Raises:
+        ConfigError: transformers cannot read the folder, there is no end token, or weights cannot be quantised.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    place = torch.device("cpu") if device is None else device
+    how = loading_arguments(quantisation, place)
     try:
-        size = sum(file.stat().st_size for file in located.path.glob("*.safetensors"))
-        with without_bars() if size < _WORTH_A_BAR else nullcontext():
-            model = AutoModelForCausalLM.from_pretrained(located.path, dtype=_DTYPES[dtype], local_files_only=True)
+        if located.is_random:
+            model = random_model(AutoConfig.from_pretrained(located.path, local_files_only=True), DTYPES[dtype], place)
+            quantise(model, quantisation)
+        else:
+            size = sum(file.stat().st_size for file in located.path.glob("*.safetensors"))
+            with without_bars() if size < _WORTH_A_BAR else nullcontext():
+                model = AutoModelForCausalLM.from_pretrained(
+                    located.path, dtype=DTYPES[dtype], local_files_only=True, **how
+                )
         tokenizer = AutoTokenizer.from_pretrained(located.path, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ConfigError("llm.name", f"{located.origin} cannot be loaded: {first_line(error)}") from error
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        where = "llm.quantisation" if how else "llm.name"
+        raise ConfigError(where, f"{located.origin} cannot be loaded: {first_line(error)}") from error
     # What a checkpoint says of generation (penalties, suppressed tokens) would fill whatever a run leaves open, and so
     # change its answers without standing in its configuration.
     model.generation_config = GenerationConfig()
+    _give_end_token(tokenizer, model.config)
     if tokenizer.eos_token_id is None:
         raise ConfigError("llm.name", f"{located.origin} has a tokenizer without an end token, so no answer would end")
     return model, tokenizer
 
 
+def _give_end_token(tokenizer: Any, config: Any) -> None:
+    """Names the end token that a tokenizer has but does not call so, as Galactica's; its model's configuration does."""
+    if tokenizer.eos_token_id is not None:
+        return
+    known = getattr(config, "eos_token_id", None)
+    first = known[0] if isinstance(known, list) and known else known
+    token = tokenizer.convert_ids_to_tokens(first) if isinstance(first, int) and first < len(tokenizer) else None
+    if token is not None:
+        tokenizer.add_special_tokens({"eos_token": token})
+
+
 def load_skeleton(located: LocatedModel, dtype: str) -> nn.Module:
     """The model without weights, on the meta device: for counting parameters and checking names."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(located.path, local_files_only=True)
-        with torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=_DTYPES[dtype])
+        return skeleton_of(AutoConfig.from_pretrained(located.path, local_files_only=True), DTYPES[dtype])
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError("llm.name", f"{located.origin} cannot be read: {first_line(error)}") from error
-    return model
+
+
+class CastEmbedding(nn.Embedding):
+    """A table in 32 bits that is trained, in a model that computes in fewer: what it gives is cast to their type."""
+
+    output_dtype: torch.dtype = torch.float32
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Rows of the table in the model's own type."""
+        return super().forward(input).to(self.output_dtype)
+
+
+def embeddings_in_full_precision(model: nn.Module) -> None:
+    """Keeps the input embedding in 32 bits, so that small steps are not rounded away when it is trained.
+
+    LLaMo's stage 1 trains it in a model of bfloat16 (`modeling_llamo.py:214-219`).
+
+    Raises:
+        ConfigError: it is tied to the output embedding, which the model needs in its own type.
+    """
+    old: nn.Embedding = model.get_input_embeddings()  # type: ignore[operator]
+    if type(old) is not nn.Embedding:  # one that scales its rows, say, would not be what is put in its place
+        raise ConfigError(
+            "stages", f"the embedding of this model is a {type(old).__name__}; it cannot be trained in bf16"
+        )
+    if old.weight.dtype == torch.float32:
+        return
+    output = model.get_output_embeddings()  # type: ignore[operator]
+    if output is not None and output.weight is old.weight:
+        raise ConfigError(
+            "llm.dtype",
+            "is bf16, and a stage trains embeddings that are tied to the output embedding: small steps would be "
+            "rounded away. Use fp32, with `precision: bf16` for speed",
+        )
+    made = CastEmbedding(old.num_embeddings, old.embedding_dim, padding_idx=old.padding_idx, device="meta")
+    made.output_dtype = old.weight.dtype
+    made.weight = nn.Parameter(old.weight.detach().float(), requires_grad=old.weight.requires_grad)
+    model.set_input_embeddings(made)  # type: ignore[operator]
 
 
 def attach_lora(model: nn.Module, lora: Lora) -> nn.Module:
@@ -144,7 +213,14 @@ def embedding_width(model: nn.Module) -> int:
     return int(weight.shape[1])
 
 
+def text_embeddings(model: nn.Module, tokenizer: Any, text: str) -> Tensor:
+    """The token embeddings of a text without special tokens, `(tokens, width)` in 32 bits, on the CPU."""
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    weight: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
+    return weight.detach()[ids].float().cpu()
+
+
 def _adaptable(model: nn.Module) -> Sequence[str]:
-    """Names of the linear maps; GPT-2's `Conv1D` is one too."""
-    kinds = {"Linear", "Conv1D"}
+    """Names of the linear maps; GPT-2's `Conv1D` is one too, and quantised ones are."""
+    kinds = {"Linear", "Conv1D", *QUANTISED}
     return [name for name, module in model.named_modules() if type(module).__name__ in kinds]

@@ -18,6 +18,7 @@ import torch
 from filelock import FileLock
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from bench.checkpoints import find_resumable
 from bench.config import TinyRecipe
 from bench.errors import ConfigError
 from bench.identity import content_hash
@@ -26,7 +27,7 @@ from bench.model_files import TRAINING_REPORT, files_identity
 from bench.progress import ProgressCallback
 from bench.run_store import write_json
 from bench.runtime import Runtime
-from bench.trainer import find_resumable, one_device
+from bench.trainer import one_device
 from tasks.base import Example, split_slots
 
 _VERSION = 1  # raised when the same text and recipe begin to give another model
@@ -79,6 +80,15 @@ def train_tokenizer(corpus: Sequence[str], vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
+def special_tokenizer(trained: Tokenizer) -> Any:
+    """A tokenizer of transformers of one that `train_tokenizer` made; padding, begin and end are its first three."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=trained, pad_token=_PAD, bos_token=_BEGIN, eos_token=_END, clean_up_tokenization_spaces=False
+    )
+
+
 def architecture(recipe: TinyRecipe, vocabulary: int) -> Any:
     """The Llama of a recipe; the special tokens are the tokenizer's first three."""
     from transformers import LlamaConfig
@@ -98,12 +108,9 @@ def architecture(recipe: TinyRecipe, vocabulary: int) -> Any:
 
 
 def _train(corpus: Sequence[str], recipe: TinyRecipe, folder: Path, runtime: Runtime) -> None:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback, Trainer, set_seed
+    from transformers import LlamaForCausalLM, PrinterCallback, Trainer, set_seed
 
-    trained = train_tokenizer(corpus, recipe.vocabulary)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=trained, pad_token=_PAD, bos_token=_BEGIN, eos_token=_END, clean_up_tokenization_spaces=False
-    )
+    tokenizer = special_tokenizer(train_tokenizer(corpus, recipe.vocabulary))
     set_seed(recipe.seed)
     model = LlamaForCausalLM(architecture(recipe, len(tokenizer)))
     work = folder.with_suffix(".partial")
