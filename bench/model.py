@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.activation import checkpoint_while_frozen
 from bench.config import Part, Trains
 from bench.errors import ConfigError
-from encoders.base import Encoder, EncoderModule, GraphInput, Level, MoleculeBatch, MoleculeEncoding, Transform
+from encoders.base import Encoder, EncoderModule, GraphInput, Level, MoleculeBatch, MoleculeEncoding, Ragged, Transform
 from projectors.base import Context, Projector, ProjectorModule, SoftTokens
 
 IGNORED = -100
@@ -163,7 +164,19 @@ class GraphLanguageModel(nn.Module):
         super().train(mode)
         for module in self._frozen:
             module.eval()
+        if mode and self.llm in self._frozen:
+            checkpoint_while_frozen(self.llm)
         return self
+
+    def activation_checkpointing_enable(self, **settings: Any) -> None:
+        """Called by the trainer; encoders and projectors are small beside the language model."""
+        self.llm.activation_checkpointing_enable(**settings)  # type: ignore[operator]
+        self.train(self.training)
+
+    @property
+    def _no_split_modules(self) -> Any:
+        """The language model's blocks, which FSDP deals out one by one."""
+        return getattr(self.llm, "_no_split_modules", None)
 
     @property
     def token_embedding(self) -> nn.Embedding:
@@ -255,6 +268,14 @@ class GraphLanguageModel(nn.Module):
         """What the projector has to say of each molecule; see `embed`."""
         read = None if context is None else self._read(context, self.token_embedding(input_ids))
         found: Mapping[str, Tensor] = self.projector.observe(self.encode(molecules), read)
+        return found
+
+    def observed_attention(
+        self, input_ids: Tensor, molecules: MoleculeBatch, context: PromptContext | None = None
+    ) -> Mapping[Level, Ragged]:
+        """Where the projector's queries look in each molecule; see `ProjectorModule.observe_attention`."""
+        read = None if context is None else self._read(context, self.token_embedding(input_ids))
+        found: Mapping[Level, Ragged] = self.projector.observe_attention(self.encode(molecules), read)
         return found
 
     @staticmethod

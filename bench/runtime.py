@@ -10,6 +10,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import track
 
+from bench.distributed import Processes
 from tasks.locations import cache_root
 
 T = TypeVar("T")
@@ -31,6 +32,11 @@ class Runtime:
         tracking: MLflow's address; None for a store beside the runs, `none` for no tracking.
         offline: fetch nothing.
         progress: show progress bars.
+        processes: that train together; one unless a launcher started several.
+        micro_batch: most examples per forward pass of training; None for the stage's batch. Losses stay the same.
+        activation_checkpointing: compute the language model's activations again in the backward pass; None for large
+            models on an accelerator.
+        synchronise_batch_norm: a trained batch norm norms by the rows of all processes.
     """
 
     runs: Path = Path("runs")
@@ -42,6 +48,10 @@ class Runtime:
     tracking: str | None = None
     offline: bool = False
     progress: bool = True
+    processes: Processes = field(default_factory=Processes)
+    micro_batch: int | None = None
+    activation_checkpointing: bool | None = None
+    synchronise_batch_norm: bool = False
     console: Console = field(default_factory=lambda: _stderr)
 
     def cache_folder(self, name: str) -> Path:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
+from bench.distributed import PeerLostError
 from bench.errors import NotFiniteError, UserError, is_user_error
 from bench.run_store import ErrorClass, RunDirectory, State, is_disk_error
 
@@ -34,6 +35,19 @@ class Log:
         """Where the run stands."""
         self._directory.set_status(state, phase)
         self._mirror(self._directory)
+
+
+class Silent(Log):
+    """What the processes of a run say that do not lead: nothing."""
+
+    def __init__(self, directory: RunDirectory) -> None:
+        super().__init__(directory, lambda _: None)
+
+    def write(self, message: str) -> None:
+        """The leader writes it."""
+
+    def status(self, state: State, phase: str) -> None:
+        """The leader writes it."""
 
 
 @contextmanager
@@ -63,6 +77,8 @@ def recorded(directory: RunDirectory, mirror: Mirror) -> Iterator[None]:
 
 
 def _classified(error: BaseException, directory: RunDirectory) -> tuple[State, ErrorClass | None]:
+    if isinstance(error, PeerLostError):
+        return ("failed" if error.kind else "interrupted"), error.kind
     if isinstance(error, NotFiniteError):
         return "failed", "nan"
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):

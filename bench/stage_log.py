@@ -39,14 +39,22 @@ class StageOutcome:
 
 
 class StageLog(TrainerCallback):  # type: ignore[misc]
-    """Appends to `steps.jsonl` a line per optimiser step and to `metrics.jsonl` a line per logged value."""
+    """Appends to `steps.jsonl` a line per optimiser step and to `metrics.jsonl` a line per logged value.
 
-    def __init__(self, folder: Path, heartbeat: Callable[[], None]) -> None:
+    Args:
+        folder: of the stage.
+        heartbeat: called after logging.
+        writes: whether this is the process that writes; the others of a run only check what is logged.
+    """
+
+    def __init__(self, folder: Path, heartbeat: Callable[[], None], *, writes: bool = True) -> None:
+        self._writes = writes
         self.steps_file = folder / "steps.jsonl"
         self.metrics_file = folder / "metrics.jsonl"
         self._heartbeat = heartbeat
         self._last = time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
+        if writes:
+            folder.mkdir(parents=True, exist_ok=True)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Starts the clock."""
@@ -62,7 +70,8 @@ class StageLog(TrainerCallback):  # type: ignore[misc]
         # resume.
         if state.global_step % args.save_steps == 0:
             control.should_log = True
-        append_jsonl(self.steps_file, [row], durable=False)
+        if self._writes:
+            append_jsonl(self.steps_file, [row], durable=False)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """A line per logged value; the trainer's closing summary is left out.
@@ -77,6 +86,8 @@ class StageLog(TrainerCallback):  # type: ignore[misc]
             return
         if any(not math.isfinite(value) for key, value in values.items() if key.endswith("loss")):
             raise NotFiniteError(f"the loss is {values} at step {state.global_step}")
+        if not self._writes:
+            return
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
         append_jsonl(self.metrics_file, [{"step": state.global_step, **finite}], durable=False)
         self._heartbeat()

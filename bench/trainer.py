@@ -1,185 +1,141 @@
-"""One training stage on `transformers.Trainer`: parts with rates of their own, exact resume, a step log.
+"""`transformers.Trainer` for one stage: parts with rates of their own, exact resume, a step log.
 
 What is overridden, and why, is written beside each override; `transformers` does the rest.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.data_loader import SeedableRandomSampler
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from torch.utils.data import DataLoader, RandomSampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from bench.collate import Collator, ExampleDataset, TokenisedExample, TrainingExamples
-from bench.config import Optimiser, Stage
-from bench.errors import ConfigError
-from bench.model import GraphLanguageModel
-from bench.progress import ProgressCallback
-from bench.run_store import is_whole, read_json, write_bytes, write_json
-from bench.runtime import Runtime
-from bench.sampling import LengthGroups
-from bench.stage_log import StageLog, StageOutcome
+from bench.checkpoints import Notes
+from bench.collate import Collator, ExampleDataset, TokenisedExample
+from bench.config import Optimiser
+from bench.distributed import ALONE, Processes
+from bench.errors import UserError
+from bench.interruption import Interruption
+from bench.model import IGNORED, GraphLanguageModel
+from bench.run_store import is_whole, write_bytes
+from bench.sampling import LengthGroups, Shares
+from bench.schedules import rate_factor, warmup_steps_of
+from bench.sharded import load_whole_optimiser_state, load_whole_state, sharding, whole_optimiser_state, whole_state
 
-_CHECKPOINT_FILES = {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"}
-_SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
-
-
-@dataclass(frozen=True, slots=True)
-class StageJob:
-    """A stage and everything that it is trained with.
-
-    Args:
-        stage: its settings.
-        identity: the stage's hash; weights of another identity are never taken for this one's.
-        folder: where its checkpoints, logs and final weights are.
-        training, validation: tokenised examples.
-        collator: makes batches.
-        seed: of the order of examples and of dropout.
-        precision: `fp32`, or `bf16` for autocast.
-    """
-
-    stage: Stage
-    identity: str
-    folder: Path
-    training: TrainingExamples
-    validation: Sequence[TokenisedExample]
-    collator: Collator
-    seed: int
-    precision: str
-
-    @property
-    def final_file(self) -> Path:
-        """The weights that the stage hands on."""
-        return self.folder / "final.safetensors"
-
-    def outcome(self) -> StageOutcome | None:
-        """What the stage says of itself if it is finished, else None."""
-        report = self.folder / "stage.json"
-        if not report.exists() or not is_whole(self.final_file):
-            return None
-        described = read_json(report)
-        return StageOutcome(**described["outcome"]) if described["stage_id"] == self.identity else None
-
-
-def train_stage(
-    model: GraphLanguageModel, job: StageJob, runtime: Runtime, heartbeat: Callable[[], None] = lambda: None
-) -> StageOutcome:
-    """Trains a stage, or goes on with it, or takes it as it is if finished; `model` then holds its final weights.
-
-    Args:
-        model: with the weights that the stage before handed on.
-        job: what to do.
-        runtime: how.
-        heartbeat: called after logging, for whoever watches.
-
-    Raises:
-        ConfigError: the parts that the stage trains have no parameters.
-        NotFiniteError: the loss is NaN or infinite.
-    """
-    model.freeze(job.stage.trains)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ConfigError("stages", f"stage {job.stage.name!r} has no parameter to train: its parts have none")
-    finished = job.outcome()
-    if finished is None:
-        finished = _train(model, job, runtime, heartbeat)
-    model.load_state(load_file(job.final_file))
-    return finished
-
-
-def find_resumable(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; one that a kill or a full disk cut short is passed over."""
-    whole = [
-        path
-        for path in folder.glob("checkpoint-*")
-        if path.is_dir() and {file.name for file in path.iterdir()} >= _CHECKPOINT_FILES and _is_readable(path)
-    ]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def _is_readable(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text())
-    except (OSError, ValueError):
-        return False
-    archives = (checkpoint / name for name in _CHECKPOINT_FILES if name.endswith((".pt", ".pth")))
-    # torch writes zip archives, whose directory is at the end; a file that was cut short has none.
-    return is_whole(checkpoint / "model.safetensors") and all(zipfile.is_zipfile(archive) for archive in archives)
-
-
-def _train(model: GraphLanguageModel, job: StageJob, runtime: Runtime, heartbeat: Callable[[], None]) -> StageOutcome:
-    checkpoints = job.folder / "checkpoints"
-    log = StageLog(job.folder, heartbeat)
-    progress = ProgressCallback(runtime, job.stage.name)
-    dataset = ExampleDataset(job.training)
-    trainer = StageTrainer(
-        job,
-        model=model,
-        args=_arguments(job, checkpoints, runtime),
-        train_dataset=dataset,
-        eval_dataset=job.validation,
-        data_collator=job.collator,
-        callbacks=[log, progress, EpochEntry(dataset)],
-    )
-    try:
-        _train_to_the_end(trainer, find_resumable(checkpoints))
-        if str(trainer.state.global_step) not in log.validation():
-            trainer.evaluate()
-    finally:
-        progress.close()
-    step = trainer.state.global_step
-    best = job.folder / "best.safetensors"
-    if job.stage.keep == "best":
-        with safe_open(best, "pt") as file:
-            step = int(file.metadata()["step"])
-        write_bytes(job.final_file, save(load_file(best)))  # without its notes, whose order is not fixed
-    else:
-        write_bytes(job.final_file, save(_portable(model.trainable_state())))
-    outcome = log.outcome(trainer.state.global_step, job.stage.keep, step)
-    write_json(job.folder / "stage.json", {"stage_id": job.identity, "outcome": asdict(outcome)})
-    shutil.rmtree(checkpoints, ignore_errors=True)  # they only served to resume
-    best.unlink(missing_ok=True)
-    return outcome
-
-
-def _train_to_the_end(trainer: StageTrainer, resumable: Path | None) -> None:
-    """Trains from the start or a checkpoint; from the last one there is nothing left to do but to load it.
-
-    `Trainer` would do one step too many there.
-    """
-    if resumable is None:
-        trainer.evaluate()  # what training starts from
-        trainer.train()
-        return
-    state = TrainerState.load_from_json(str(resumable / "trainer_state.json"))
-    if state.global_step < state.max_steps:
-        trainer.train(resume_from_checkpoint=str(resumable))
-    else:
-        trainer.model.load_state(load_file(resumable / "model.safetensors"))
-        trainer.state = state
+if TYPE_CHECKING:
+    from bench.stage import StageJob
 
 
 class StageTrainer(Trainer):  # type: ignore[misc]
-    """`Trainer` with trainable-only checkpoints, parts with rates of their own, and token-weighted validation."""
+    """`Trainer` with trainable-only checkpoints, parts with rates of their own, and token-weighted validation.
 
-    def __init__(self, job: StageJob, **settings: Any) -> None:
+    Args:
+        job: the stage.
+        group: the processes that train it.
+        interruption: what is done when it is asked to end, or goes on.
+        settings: of `Trainer`.
+    """
+
+    def __init__(self, job: StageJob, group: Processes, interruption: Interruption, **settings: Any) -> None:
         super().__init__(**settings)
         self.job = job
+        self.group = group
+        self.passes = self.args.gradient_accumulation_steps // job.stage.accumulation
+        if sharding() is not None and not self.is_sharded:
+            raise UserError(
+                f"{sharding()} was asked for, and accelerate deals models out on accelerators only, not CPUs"
+            )
+        self.add_callback(interruption)
+        self.add_callback(Beginning(self, interruption))
         self.remove_callback(PrinterCallback)  # it would write every logged value to standard output
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+    @property
+    def is_sharded(self) -> bool:
+        """Whether tensors are dealt out over processes."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def get_train_dataloader(self) -> Any:
+        """Every process's own share of each batch; `Trainer` would make up small batches with examples seen before."""
+        if not self.group.several and self.passes == 1:
+            return super().get_train_dataloader()
+        order = self._get_train_sampler()
+        if isinstance(order, RandomSampler):  # as accelerate does for one process
+            order = SeedableRandomSampler(self.train_dataset, data_seed=self.args.seed)
+        batch_size = self.job.stage.batch_size
+        shares = Shares(order, batch_size, self.group.rank, self.group.world, self.passes)
+        return DataLoader(
+            self.train_dataset,
+            batch_sampler=shares,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+            generator=torch.Generator(),  # or starting to iterate would move on the generator of dropout
+        )
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Moves molecules too, which `Trainer` leaves where they are."""
+        return on_device(super()._prepare_inputs(inputs), self.args.device)
+
+    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
+        """Tokens seen, without examples that only fill up a batch."""
+        supervised = (inputs["labels"] != IGNORED).any(dim=1, keepdim=True)
+        super()._track_num_input_tokens({**inputs, "attention_mask": inputs["attention_mask"] * supervised})
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes trained tensors only; a whole 7B model per checkpoint is waste, and tied embeddings fail to save."""
-        folder = Path(output_dir or self.args.output_dir)
-        write_bytes(folder / "model.safetensors", save(_portable(self.model.trainable_state())))
+        state = whole_state(self.accelerator.unwrap_model(self.model))
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            write_bytes(folder / "model.safetensors", save(state))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Notes what is not logged yet before anything else; the trainer's state must stay what is written last."""
+        losses = self.group.gathered(float(self._tr_loss))
+        if self.args.should_save:
+            kind = "deepspeed" if self.is_deepspeed_enabled else "whole"
+            notes = Notes(self.group.world, kind, losses, self._globalstep_last_logged)
+            notes.write(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+        super()._save_checkpoint(model, trial)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """What is dealt out over processes is put together, or left to DeepSpeed without the frozen weights."""
+        if not self.is_sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        if self.is_deepspeed_enabled:
+            self.model_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
+        else:
+            state = whole_optimiser_state(self.optimizer)
+            if self.args.should_save:
+                torch.save(state, Path(output_dir) / "optimizer.pt")
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
+        """Loads checkpoints of ours into what is dealt out, after it was."""
+        if not self.is_sharded:
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        if self.is_fsdp_enabled:
+            from torch.distributed.fsdp import register_fsdp_forward_method
+
+            register_fsdp_forward_method(self.model, "log_likelihood")
+        if resume_from_checkpoint is not None:
+            folder = Path(resume_from_checkpoint)
+            if self.is_deepspeed_enabled:
+                self.model_wrapped.load_checkpoint(str(folder), load_module_strict=False)
+            else:
+                load_whole_state(self.model, load_file(folder / "model.safetensors"))
+                load_whole_optimiser_state(self.optimizer, torch.load(folder / "optimizer.pt", weights_only=True))
+            self.lr_scheduler.load_state_dict(torch.load(folder / "scheduler.pt", weights_only=True))
+        return prepared
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """Groups of similar length in random order, where they are asked for."""
@@ -201,12 +157,23 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             )
         return self.optimizer
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The stage's schedule, which may be one that transformers does not have."""
+        if self.lr_scheduler is None:  # type: ignore[has-type]
+            stage, examples = self.job.stage, len(self.job.training.first)
+            epoch_steps = math.ceil(math.ceil(examples / stage.batch_size) / stage.accumulation)
+            warmup = warmup_steps_of(stage.schedule, num_training_steps)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.optimizer,
+                lambda step: rate_factor(stage.schedule, step, num_training_steps, warmup, epoch_steps),
+            )
+        return self.lr_scheduler
+
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Mean validation loss per token. `Trainer` would average over batches, whose numbers of tokens differ."""
         total, count = 0.0, 0
-        for likelihood in log_likelihoods(
-            self.model, self.job.validation, self.job.collator, self.job.stage.batch_size
-        ):
+        size = self.job.stage.batch_size if self.passes == 1 else self.args.per_device_train_batch_size
+        for likelihood in log_likelihoods(self.model, self.job.validation, self.job.collator, size, self.group):
             total -= float(likelihood[0])
             count += likelihood[1]
         loss = total / max(count, 1)
@@ -221,12 +188,30 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def _keep_if_best(self, loss: float) -> None:
         best = self.job.folder / "best.safetensors"
-        if is_whole(best):
+
+        def is_better() -> bool:
+            if not is_whole(best):
+                return True
             with safe_open(best, "pt") as file:
-                if float(file.metadata()["loss"]) <= loss:
-                    return
-        described = {"step": str(self.state.global_step), "loss": repr(loss)}
-        write_bytes(best, save(_portable(self.model.trainable_state()), metadata=described))
+                return loss < float(file.metadata()["loss"])
+
+        if self.group.agreed(is_better):
+            state = whole_state(self.accelerator.unwrap_model(self.model))
+            if self.group.leads:
+                described = {"step": str(self.state.global_step), "loss": repr(loss)}
+                write_bytes(best, save(state, metadata=described))
+
+
+class Beginning(TrainerCallback):  # type: ignore[misc]
+    """Tells the interruption when training begins; `Trainer` has just set what it changes."""
+
+    def __init__(self, trainer: StageTrainer, interruption: Interruption) -> None:
+        self._trainer = trainer
+        self._interruption = interruption
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Passes it on."""
+        self._interruption.begin(self._trainer)
 
 
 class EpochEntry(TrainerCallback):  # type: ignore[misc]
@@ -254,17 +239,28 @@ def parameter_groups(model: GraphLanguageModel, optimiser: Optimiser) -> list[di
 
 @torch.no_grad()
 def log_likelihoods(
-    model: GraphLanguageModel, examples: Sequence[TokenisedExample], collator: Collator, batch_size: int
+    model: GraphLanguageModel,
+    examples: Sequence[TokenisedExample],
+    collator: Collator,
+    batch_size: int,
+    group: Processes = ALONE,
 ) -> Iterator[tuple[float, int]]:
-    """Log-likelihood (nats) and number of supervised tokens of each example, in order."""
+    """Log-likelihood (nats) and number of supervised tokens of each example, in order.
+
+    Several processes deal the batches out among them, which stay the same, and all are given all values.
+    """
     training = model.training
     model.eval()
     device = model.token_embedding.weight.device
+    starts = range(0, len(examples), batch_size)
     try:
-        for start in range(0, len(examples), batch_size):
-            chunk = [{"example": example} for example in examples[start : start + batch_size]]
+        for first in range(0, len(starts), group.world):
+            mine = min(first + group.rank, len(starts) - 1)  # all must take part where the model is dealt out
+            chunk = [{"example": example} for example in examples[starts[mine] : starts[mine] + batch_size]]
             likelihood = model.log_likelihood(on_device(collator(chunk), device))
-            yield from zip(likelihood.total.tolist(), likelihood.tokens.tolist(), strict=True)
+            own = list(zip(likelihood.total.tolist(), likelihood.tokens.tolist(), strict=True))
+            for values in group.gathered(own)[: len(starts) - first]:
+                yield from values
     finally:
         model.train(training)
 
@@ -278,38 +274,3 @@ def one_device(arguments: TrainingArguments) -> TrainingArguments:
     """The arguments for one device: with several in sight `Trainer` would split each batch among all of them."""
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
-
-
-def _arguments(job: StageJob, checkpoints: Path, runtime: Runtime) -> TrainingArguments:
-    stage = job.stage
-    arguments = TrainingArguments(
-        output_dir=str(checkpoints),
-        max_steps=stage.steps or -1,
-        num_train_epochs=stage.epochs or 1,
-        per_device_train_batch_size=stage.batch_size,
-        gradient_accumulation_steps=stage.accumulation,
-        lr_scheduler_type=_SCHEDULES[stage.schedule.name],
-        warmup_steps=stage.schedule.warmup,
-        max_grad_norm=stage.optimiser.max_grad_norm,
-        bf16=job.precision == "bf16",
-        seed=job.seed,
-        eval_strategy="steps" if stage.validate_every else "no",
-        eval_steps=stage.validate_every or None,
-        save_strategy="steps",
-        save_steps=stage.checkpoint_every,
-        save_total_limit=2,
-        logging_steps=10,
-        logging_first_step=True,
-        logging_nan_inf_filter=False,  # it would put the last finite loss in the place of NaN
-        include_num_input_tokens_seen="non_padding",
-        remove_unused_columns=False,  # the default would strip what the collator reads
-        dataloader_pin_memory=torch.cuda.is_available() and runtime.device != "cpu",
-        report_to="none",  # bench.tracking mirrors the run directory instead
-        disable_tqdm=True,
-        use_cpu=runtime.device == "cpu",
-    )
-    return one_device(arguments)
-
-
-def _portable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
