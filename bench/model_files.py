@@ -84,7 +84,7 @@ def _content(source: str, runtime: Runtime, setting: str) -> str:
     if path.is_dir():
         return files_identity(path, runtime)
     name, _, revision = source.partition("@")
-    if not HUB_NAME.fullmatch(name) or path.suffix in {".pth", ".pt", ".bin", ".safetensors"}:
+    if not HUB_NAME.fullmatch(name) or path.suffix in {".ckpt", ".pth", ".pt", ".bin", ".safetensors"}:
         raise ConfigError(setting, f"{source!r} is no file, no folder and no `owner/model` of a hub")
     return files_identity(from_hub(name, revision or None, runtime, setting), runtime)
 

@@ -12,7 +12,7 @@ from typing import Any
 from bench.config import TINY, RunConfig, Stage, WeightedTask
 from bench.errors import UserError
 from bench.features import open_features
-from bench.identity import Inputs, cell_id, content_hash, examples_hash, stage_ids
+from bench.identity import Inputs, cell_id, content_hash, examples_hash, stage_ids, train_id
 from bench.language_model import LocatedModel, locate
 from bench.model import wire
 from bench.model_files import contents
@@ -23,7 +23,7 @@ from encoders.store import FeatureStore
 from tasks.base import Example, Rejection, Split, Task
 from tasks.data import Catalogue
 from tasks.metrics.base import Protocol
-from tasks.prompts import TextInput, UnwritableMoleculeError
+from tasks.prompts import PromptStyle, TextInput, UnwritableMoleculeError, written_molecules
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,11 @@ class Prepared:
         levels: the encoder's levels that the projector reads, with their widths.
         rejections: rows that cannot be used, by split.
         sources: the files that the examples came from, by `data set/split`.
-        files: hashes of the files that the encoder and the projector name.
+        files: hashes of the files that the encoder, the projector and released weights name.
         cell: hash of the run but for its seed.
-        stage_ids: hash of every stage; the last one is the run's `train_id`.
+        stage_ids: hash of every stage.
+        train_id: hash of all training: the last stage's, or of what is asked as it is where there is none.
+        pretrained: folders of the pretrainings that the run starts from.
     """
 
     config: RunConfig
@@ -78,11 +80,8 @@ class Prepared:
     files: Mapping[str, tuple[str, ...]]
     cell: str
     stage_ids: tuple[str, ...]
-
-    @property
-    def train_id(self) -> str:
-        """Hash of all training."""
-        return self.stage_ids[-1]
+    train_id: str
+    pretrained: tuple[str, ...] = ()
 
 
 def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = None) -> Prepared:
@@ -91,10 +90,9 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
     Raises:
         UserError: anything is missing, does not fit together, or too many rows are unusable.
     """
-    files = {
-        part: contents(declared.sources(), runtime, part)
-        for part, declared in (("encoder", config.encoder), ("projector", config.projector))
-    }
+    files = _files(config, runtime)
+    if config.released is not None:
+        config.released.tensors()  # one that cannot be read must not be found out after hours of preparation
     levels = wire(config.encoder, config.projector)
     _check_graph_inputs(config)
     for task in config.evaluation_tasks():
@@ -105,6 +103,12 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
     evaluations = tuple(reader.evaluation(task) for task in config.evaluation_tasks())
     for split, listed in reader.rejections.items():
         _refuse_losses(listed, reader.rows_read[split], split, reader.rejections, config, runtime)
+    pretrained: tuple[str, ...] = ()
+    if config.pretraining:
+        from bench.pretrained_parts import with_pretrained
+
+        config, pretrained = with_pretrained(config, runtime, catalogue)
+        files = _files(config, runtime)
     llm = _language_model(config, reader, runtime)
 
     every = (molecule for example in _all_examples(stages, evaluations) for molecule in example.molecules)
@@ -113,25 +117,26 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
     # Written once for each way, and not for every stage and part: SELFIES take milliseconds a molecule.
     unwritable = {
         written: _unwritable(_all_examples(stages, evaluations), written)
-        for written in {config.text_input, config.asked_in}
+        for written in {*(config.written_in(stage) for stage in config.stages), config.asked_in}
     }
 
-    def unreadable(examples: Sequence[Example], split: str, written: TextInput) -> frozenset[str]:
-        rejected = _rejected(examples, {**store.rejected, **unwritable[written]})
+    def unreadable(examples: Sequence[Example], split: str, style: PromptStyle, written: TextInput) -> frozenset[str]:
+        rejected = _rejected(examples, store.rejected, style, unwritable[written])
         listed = reader.rejections.setdefault(split, [])
         listed += [rejection for rejection in rejected.values() if rejection not in listed]  # stages share examples
         _refuse_losses(list(rejected.values()), len(examples), split, reader.rejections, config, runtime)
         return frozenset(rejected)
 
-    def readable(examples: Sequence[Example], split: str) -> tuple[Example, ...]:
-        without = unreadable(examples, split, config.text_input)
+    def readable(examples: Sequence[Example], split: str, stage: Stage) -> tuple[Example, ...]:
+        without = unreadable(examples, split, config.prompted_as(stage), config.written_in(stage))
         return tuple(example for example in examples if example.id not in without)
 
     stages = tuple(
-        StageData(readable(data.training, "train"), readable(data.validation, "validation")) for data in stages
+        StageData(readable(data.training, "train", stage), readable(data.validation, "validation", stage))
+        for stage, data in zip(config.stages, stages, strict=True)
     )
     evaluations = tuple(
-        replace(data, unreadable=unreadable(data.examples, config.evaluation.split, config.asked_in))
+        replace(data, unreadable=unreadable(data.examples, config.evaluation.split, config.asked_as, config.asked_in))
         for data in evaluations
     )
 
@@ -155,7 +160,15 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
         files,
         cell_id(config, inputs),
         stage_ids(config, inputs),
+        train_id(config, inputs),
+        pretrained,
     )
+
+
+def _files(config: RunConfig, runtime: Runtime) -> Mapping[str, tuple[str, ...]]:
+    """Hashes of the files that the encoder, the projector and released weights name."""
+    parts = {"encoder": config.encoder, "projector": config.projector, "released": config.released}
+    return {part: contents(named.sources(), runtime, part) for part, named in parts.items() if named is not None}
 
 
 def _refuse_stage_without_graphs(stage: Stage, data: StageData) -> None:
@@ -208,8 +221,8 @@ def subset(examples: Sequence[Example], limit: int | None) -> tuple[Example, ...
 
 
 def small_language_model(config: RunConfig, catalogue: Catalogue, runtime: Runtime) -> LocatedModel:
-    """The small language model of a configuration with `llm: tiny`, made now if the cache lacks it."""
-    return _small_model(config, _Reader(config, catalogue), runtime)
+    """The language model of a configuration that molgraft makes itself, made now if the cache lacks it."""
+    return _language_model(config, _Reader(config, catalogue), runtime)
 
 
 def rejections_csv(rejections: Mapping[str, Sequence[Rejection]]) -> str:
@@ -289,15 +302,24 @@ def _mixed(parts: Sequence[tuple[WeightedTask, tuple[Example, ...]]], draw: bool
 
 
 def _language_model(config: RunConfig, reader: _Reader, runtime: Runtime) -> LocatedModel:
+    if config.llm.weights == "random":
+        from bench.random_model import ensure_random_model
+
+        return ensure_random_model(_corpus(config, reader), config.llm.name, runtime)
     return _small_model(config, reader, runtime) if config.llm.name == TINY else locate(config.llm, runtime)
 
 
 def _small_model(config: RunConfig, reader: _Reader, runtime: Runtime) -> LocatedModel:
-    from bench.pretrain_lm import corpus_of, ensure_small_model
+    from bench.pretrain_lm import ensure_small_model
 
-    # From the run's own task and before features are made, so that every cell of a study shares one model.
-    training = subset(reader.examples(config.task, "train"), config.limits.train)
-    return ensure_small_model(corpus_of(training), config.llm.tiny, runtime)
+    return ensure_small_model(_corpus(config, reader), config.llm.tiny, runtime)
+
+
+def _corpus(config: RunConfig, reader: _Reader) -> list[str]:
+    """The text of the run's own task, before features are made, so that every cell of a study shares one model."""
+    from bench.pretrain_lm import corpus_of
+
+    return corpus_of(subset(reader.examples(config.task, "train"), config.limits.train))
 
 
 def _all_examples(stages: Iterable[StageData], evaluations: Iterable[EvaluationData]) -> Iterable[Example]:
@@ -319,14 +341,19 @@ def _unwritable(examples: Iterable[Example], text_input: TextInput) -> dict[str,
     return reasons
 
 
-def _rejected(examples: Sequence[Example], reasons: Mapping[str, str]) -> dict[str, Rejection]:
-    """Examples with a molecule that cannot be featurised or written, by id."""
+def _rejected(
+    examples: Sequence[Example], unread: Mapping[str, str], style: PromptStyle, unwritable: Mapping[str, str]
+) -> dict[str, Rejection]:
+    """Examples with a molecule that cannot be featurised, or not be written where its text is asked for, by id."""
     found = {}
     for example in examples:
-        bad = next((molecule for molecule in example.molecules if molecule in reasons), None)
-        if bad is not None:
-            place = (str(example.meta.get("file", "")), int(example.meta.get("line", 0)))
-            found[example.id] = Rejection(*place, bad, reasons[bad])
+        written = written_molecules(example, style) if unwritable else frozenset()
+        for index, molecule in enumerate(example.molecules):
+            reason = unread.get(molecule) or (unwritable.get(molecule) if index in written else None)
+            if reason is not None:
+                place = (str(example.meta.get("file", "")), int(example.meta.get("line", 0)))
+                found[example.id] = Rejection(*place, molecule, reason)
+                break
     return found
 
 

@@ -51,7 +51,7 @@ class Kind:
     @property
     def plural(self) -> str:
         """The word for many of them, as `molgraft list` takes it."""
-        return self.name if self.name.endswith("s") else f"{self.name}s"
+        return self.name if self.name.endswith(("s", "released")) else f"{self.name}s"
 
     def load_base(self) -> type:
         """The base class."""
@@ -74,6 +74,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("objective", "encoders", "encoders.objectives:Objective", "molgraft.encoders", "bench.objectives"),
         Kind("graph_input", "encoders", "encoders.base:GraphInput", "molgraft.encoders"),
         Kind("projector", "projectors", "projectors.base:Projector", "molgraft.projectors"),
+        Kind("released", "bench.released", "bench.released.base:ReleasedWeights", "molgraft.released"),
     )
 }
 

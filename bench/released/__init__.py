@@ -1,0 +1,1 @@
+"""Weights as published systems store them, one file per layout."""
