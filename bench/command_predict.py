@@ -1,0 +1,104 @@
+"""`molgraft predict`: a trained run, or an exported folder, asked something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from bench.runtime import Runtime
+
+_AnyFile = typer.Option(help="A SMILES in each line: ask about these instead.", metavar="FILE", dir_okay=False)
+
+
+def predict(
+    folder: Annotated[Path, typer.Argument(help="Run directory, or exported folder.", metavar="RUN")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Another value below `evaluation` or `graph_input.test`.", metavar="A.B=VALUE"),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Ask only so many examples, a seeded subset.", min=1)] = None,
+    ids: Annotated[str | None, typer.Option(help="Ask only these examples, ids separated by commas.")] = None,
+    split: Annotated[str | None, typer.Option(help="train, validation or test.")] = None,
+    smiles: Annotated[Path | None, _AnyFile] = None,
+    question: Annotated[
+        str | None, typer.Option(help="With --smiles: `{molecule}` is where it stands; else the run's own question.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Of an exported folder, where predictions and scores go (predictions/RUN); with --smiles, the file "
+            "of answers (FILE.answers.jsonl).",
+        ),
+    ] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="YAML file of a data set of your own; repeatable.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Threads of torch.", min=1)] = None,
+    max_rejected: Annotated[
+        float, typer.Option(help="Greatest share of unusable rows; above it the run stops.", min=0, max=1)
+    ] = 0.05,
+    offline: Annotated[bool, typer.Option("--offline", help="Download nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
+) -> None:
+    """Ask a trained run something else: another split, other examples, another generation, other protocols.
+
+    Of a folder that `molgraft export` wrote, predictions and scores go elsewhere. With --smiles, a run or such a folder
+    answers one question about each molecule of a file, without any data set.
+    """
+    from bench.command_run import _asked, _runtime, _show
+    from bench.errors import UserError
+    from bench.experiment import evaluate_run
+    from bench.exported import is_exported
+    from bench.exported_predict import predict_exported
+    from tasks.data import Catalogue
+
+    runtime = _runtime(folder.parent, device, threads, 1, max_rejected, "none", offline, quiet)
+    chosen = [f"evaluation.split={split}"] if split else []
+    overrides = [*(settings or ()), *chosen, *_asked(limit, ids)]
+    if smiles is not None:
+        if overrides:
+            raise UserError(
+                "--smiles asks about the molecules of a file; --set, --limit, --ids and --split do not go with it"
+            )
+        _answer(folder, smiles, question, output, runtime, as_json)
+        return
+    if question is not None:
+        raise UserError("--question needs molecules to be about; give a file of them by --smiles")
+    catalogue = Catalogue(data or ())
+    if is_exported(folder):
+        place = output or Path("predictions") / folder.resolve().name
+        result = predict_exported(folder, place, runtime, overrides, catalogue=catalogue)
+    elif output is not None:
+        raise UserError("-o: predictions of a run are kept in its own folder; it is for exported folders and --smiles")
+    else:
+        result = evaluate_run(folder, runtime, overrides, catalogue=catalogue)
+    _show(result.run.path, result.summary, as_json)
+
+
+def _answer(
+    folder: Path, molecules: Path, question: str | None, output: Path | None, runtime: Runtime, as_json: bool
+) -> None:
+    import json
+
+    import torch
+
+    from bench.opened import open_model
+    from bench.smiles_answers import answer_smiles, read_smiles
+
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    count = len(read_smiles(molecules))  # before a large model is loaded for a file that cannot be used
+    place = output or Path(f"{molecules.name}.answers.jsonl")
+    failed = answer_smiles(open_model(folder, runtime), folder, molecules, question, place)
+    if as_json:
+        typer.echo(json.dumps({"output": str(place), "answers": count - failed, "refused": failed}))
+        return
+    typer.echo(f"{place}: {count - failed} answers")
+    if failed:
+        several = "" if failed == 1 else "s"
+        typer.echo(f"  {failed} molecule{several} could not be asked about; the reason stands in their lines")
