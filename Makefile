@@ -22,9 +22,11 @@ lint: $(VENV)/.development
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The smoke benchmark: the demonstration's study and its one answer, with a non-zero exit where it is not as it must be.
+# The smoke benchmark: the demonstration's study and its one answer, then every encoder and every projector once, with a
+# non-zero exit where anything is not as it must be.
 smoke: $(VENV)/.development
 	$(BIN)/python -m benchmarks.smoke
+	$(BIN)/python -m benchmarks.smoke_parts
 
 # A wheel, installed into an environment of its own and tried there.
 wheel: $(VENV)/.development

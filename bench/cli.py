@@ -12,10 +12,13 @@ from typing import Annotated
 import typer
 
 from bench import (
+    command_ask,
     command_data,
     command_doctor,
     command_encode,
+    command_export,
     command_list,
+    command_predict,
     command_pretrain_encoder,
     command_probe,
     command_run,
@@ -37,13 +40,15 @@ app = typer.Typer(
 )
 app.command("demo")(command_run.demo)
 app.command("run")(command_run.run)
-app.command("predict")(command_run.predict)
+app.command("predict")(command_predict.predict)
+app.command("ask")(command_ask.ask)
 app.command("probe")(command_probe.probe)
 app.command("check")(command_run.check)
 app.command("study")(command_run.study)
 app.command("pretrain-lm")(command_run.pretrain_lm)
 app.command("pretrain-encoder")(command_pretrain_encoder.pretrain_encoder)
 app.command("encode")(command_encode.encode)
+app.command("export")(command_export.export)
 app.command("score")(command_score.score)
 app.command("tables")(command_tables.tables)
 app.command("list")(command_list.list_)
@@ -93,6 +98,8 @@ def _status(arguments: Sequence[str] | None) -> int:
 
 
 def _explain(error: Exception) -> int:
+    if getattr(error, "molgraft_told", False):  # another process of this run has said it
+        return 2 if is_user_error(error) else 1
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # a wrong option; click's, which typer carries within
         error.show()
         return int(error.exit_code)

@@ -38,6 +38,7 @@ def list_(
         "presets": partial(_files, "presets"),
         "studies": partial(_files, "studies"),
         "pretraining": partial(_files, "pretraining"),
+        "accelerate": _launches,
     }
     if what is not None and what not in listings:
         raise UserError(f"list {what}: unknown; it is one of {', '.join(listings)}")
@@ -124,6 +125,11 @@ def _files(folder: str) -> list[dict[str, Any]]:
         summary = " ".join(comment) or " ".join(str(_question(path)).split())
         rows.append({"name": name, "summary": summary, "origin": str(path)})
     return rows
+
+
+def _launches() -> list[dict[str, Any]]:
+    """Configurations of `accelerate launch`, whose place has to be given to it."""
+    return [{**row, "here": [row["origin"]]} for row in _files("accelerate")]
 
 
 def _question(path: Path) -> object:

@@ -1,4 +1,4 @@
-"""Commands that train and ask models: `demo`, `run`, `predict`, `study`, `check`, `pretrain-lm`."""
+"""Commands that train models: `demo`, `run`, `study`, `check`, `pretrain-lm`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bench.experiment import RunResult
+    from bench.preset import Choices
     from bench.runtime import Runtime
 
 _Config = Annotated[str, typer.Argument(help="Name of a preset (`molgraft list presets`), or a YAML file.")]
@@ -29,16 +30,47 @@ _MaxRejected = Annotated[
 ]
 _Tracking = Annotated[str | None, typer.Option(help="MLflow address; `none` for no tracking.")]
 _Offline = Annotated[bool, typer.Option("--offline", help="Download nothing.")]
+_MicroBatch = Annotated[
+    int | None,
+    typer.Option(help="Most examples per forward pass of training; the batch and its losses stay the same.", min=1),
+]
+_Checkpointing = Annotated[
+    bool | None,
+    typer.Option(
+        "--activation-checkpointing/--no-activation-checkpointing",
+        help="Compute the language model's activations twice rather than keep them; by default for large models on an "
+        "accelerator.",
+    ),
+]
+_Synchronise = Annotated[
+    bool,
+    typer.Option("--synchronise-batch-norm", help="A trained batch norm norms by the molecules of all processes."),
+]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 _Limit = Annotated[int | None, typer.Option(help="Ask only so many examples, a seeded subset.", min=1)]
 _Ids = Annotated[str | None, typer.Option(help="Ask only these examples, ids separated by commas.")]
+_Scale = Annotated[
+    str | None, typer.Option(help="Of a preset that has several: paper (as published), small or smoke (minutes).")
+]
+_Fidelity = Annotated[
+    str | None, typer.Option(help="paper or code: the side that is taken where a paper and its released code disagree.")
+]
+_Switch = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--switch", help="One choice of a preset; `molgraft check` lists them. Repeatable.", metavar="NAME=SIDE"
+    ),
+]
 _Retry = Annotated[bool, typer.Option("--retry-failed", help="Go on with runs that failed before.")]
 
 
 def run(
     config: _Config,
     settings: _Set = None,
+    scale: _Scale = None,
+    fidelity: _Fidelity = None,
+    switches: _Switch = None,
     limit: _Limit = None,
     ids: _Ids = None,
     seed: Annotated[int | None, typer.Option(help="The run's seed.", min=0)] = None,
@@ -52,50 +84,46 @@ def run(
     max_rejected: _MaxRejected = 0.05,
     tracking: _Tracking = None,
     offline: _Offline = False,
+    micro_batch: _MicroBatch = None,
+    activation_checkpointing: _Checkpointing = None,
+    synchronise_batch_norm: _Synchronise = False,
     quiet: _Quiet = False,
     as_json: _Json = False,
 ) -> None:
     """Train, predict and score one configuration; what is done already is not done again.
 
-    A run that was interrupted, by whatever, goes on when the same command is given again.
+    A run that was interrupted, by whatever, goes on when the same command is given again. Under `accelerate launch` or
+    `torchrun` several processes train it together (docs/scaling.md).
     """
-    from bench.experiment import run as run_experiment
-    from bench.parsing import load_config
-    from bench.tracking import mirror_to
-    from tasks.data import Catalogue
+    from dataclasses import replace
 
-    seeded = [f"seed={seed}"] if seed is not None else []
-    loaded = load_config(config, [*(settings or ()), *seeded, *_asked(limit, ids)])
-    runtime = _runtime(runs, device, threads, workers, max_rejected, tracking, offline, quiet)
-    mirror = mirror_to(loaded.name, runtime)
-    result = run_experiment(
-        loaded, runtime, catalogue=Catalogue(data or ()), fresh=fresh, retry_failed=retry_failed, mirror=mirror
+    from bench.distributed import ended_together
+
+    runtime = replace(
+        _runtime(runs, device, threads, workers, max_rejected, tracking, offline, quiet, may_be_several=True),
+        micro_batch=micro_batch,
+        activation_checkpointing=activation_checkpointing,
+        synchronise_batch_norm=synchronise_batch_norm,
     )
-    _show(result.run.path, result.summary, as_json)
+    with ended_together(runtime.processes):
+        from bench.experiment import follow
+        from bench.experiment import run as run_experiment
+        from bench.preset import load_config
+        from bench.tracking import mirror_to
+        from tasks.data import Catalogue
 
-
-def predict(
-    folder: Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")],
-    settings: _Set = None,
-    limit: _Limit = None,
-    ids: _Ids = None,
-    split: Annotated[str | None, typer.Option(help="train, validation or test.")] = None,
-    data: _Data = None,
-    device: _Device = "auto",
-    threads: _Threads = None,
-    max_rejected: _MaxRejected = 0.05,
-    offline: _Offline = False,
-    quiet: _Quiet = False,
-    as_json: _Json = False,
-) -> None:
-    """Ask a trained run something else: another split, other examples, another generation, other protocols."""
-    from bench.experiment import evaluate_run
-    from tasks.data import Catalogue
-
-    chosen = [f"evaluation.split={split}"] if split else []
-    runtime = _runtime(folder.parent, device, threads, 1, max_rejected, "none", offline, quiet)
-    overrides = [*(settings or ()), *chosen, *_asked(limit, ids)]
-    result = evaluate_run(folder, runtime, overrides, catalogue=Catalogue(data or ()))
+        runtime.processes.join()
+        seeded = [f"seed={seed}"] if seed is not None else []
+        overrides = [*(settings or ()), *seeded, *_asked(limit, ids)]
+        loaded = load_config(config, overrides, choices=_choices(scale, fidelity, switches))
+        catalogue = Catalogue(data or ())
+        if not runtime.processes.leads:
+            follow(loaded, runtime, catalogue=catalogue)
+            return
+        mirror = mirror_to(loaded.name, runtime)
+        result = run_experiment(
+            loaded, runtime, catalogue=catalogue, fresh=fresh, retry_failed=retry_failed, mirror=mirror
+        )
     _show(result.run.path, result.summary, as_json)
 
 
@@ -148,19 +176,26 @@ def demo(
 def check(
     config: _Config,
     settings: _Set = None,
+    scale: _Scale = None,
+    fidelity: _Fidelity = None,
+    switches: _Switch = None,
     data: _Data = None,
     offline: _Offline = False,
     as_json: _Json = False,
 ) -> None:
     """Say what a run would be, without doing anything: settings, wiring, parameters, memory, steps, data, a prompt."""
-    from bench.check import inspect, report
-    from bench.parsing import load_config
+    from bench.check import inspect
+    from bench.check_report import report
+    from bench.preset import described, resolve, told
     from tasks.data import Catalogue
 
-    loaded = load_config(config, settings or ())
+    resolved = resolve(config, settings or (), choices=_choices(scale, fidelity, switches))
     runtime = _runtime(Path("runs"), "cpu", None, 1, 1.0, "none", offline, False)
-    found = inspect(loaded, runtime, Catalogue(data or ()))
-    typer.echo(json.dumps(found, indent=1, ensure_ascii=False) if as_json else report(found))
+    found = inspect(resolved.config, runtime, Catalogue(data or ()))
+    if as_json:
+        typer.echo(json.dumps({"preset": described(resolved), **found}, indent=1, ensure_ascii=False))
+    else:
+        typer.echo("\n".join([report(found), *told(resolved)]))
     if found["missing"]:
         raise typer.Exit(1)
 
@@ -168,6 +203,9 @@ def check(
 def pretrain_lm(
     config: _Config,
     settings: _Set = None,
+    scale: _Scale = None,
+    fidelity: _Fidelity = None,
+    switches: _Switch = None,
     data: _Data = None,
     device: _Device = "auto",
     threads: _Threads = None,
@@ -180,16 +218,29 @@ def pretrain_lm(
     """
     from bench.config import TINY
     from bench.errors import ConfigError
-    from bench.parsing import load_config
     from bench.prepare import small_language_model
+    from bench.preset import load_config
     from tasks.data import Catalogue
 
-    loaded = load_config(config, settings or ())
+    loaded = load_config(config, settings or (), choices=_choices(scale, fidelity, switches))
     if loaded.llm.name != TINY:
         raise ConfigError("llm.name", f"is {loaded.llm.name!r}; only {TINY!r} is made by molgraft")
     runtime = _runtime(Path("runs"), device, threads, 1, 1.0, "none", False, quiet)
     located = small_language_model(loaded, Catalogue(data or ()), runtime)
     typer.echo(located.path)
+
+
+def _choices(scale: str | None, fidelity: str | None, switches: Sequence[str] | None) -> Choices:
+    from bench.errors import ConfigError
+    from bench.preset import Choices
+
+    named = {}
+    for switch in switches or ():
+        name, separator, side = switch.partition("=")
+        if not separator or not name or not side:
+            raise ConfigError("--switch", f"{switch!r} is not of the form name=side")
+        named[name] = side
+    return Choices(scale=scale, fidelity=fidelity, switches=named)
 
 
 def _asked(limit: int | None, ids: str | None) -> list[str]:
@@ -207,13 +258,22 @@ def _runtime(
     tracking: str | None,
     offline: bool,
     quiet: bool,
+    *,
+    may_be_several: bool = False,
 ) -> Runtime:
+    from bench.distributed import started
     from bench.errors import UserError
     from bench.runtime import Runtime
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("started as one of several processes (WORLD_SIZE is set); a run has one process for now")
+    processes = started()
+    if processes.several and not may_be_several:
+        raise UserError(
+            "started as one of several processes (WORLD_SIZE is set); only `molgraft run` trains on several, and "
+            "leaves all else to one of them"
+        )
     kind, _, number = device.partition(":")
+    if processes.several and number:
+        raise UserError(f"--device {device}: each of several processes has a device of its own; give --device {kind}")
     if kind == "cuda" and number:  # before torch looks: its trainer always takes the first device that it sees
         os.environ["CUDA_VISIBLE_DEVICES"] = number
         device = kind
@@ -229,6 +289,7 @@ def _runtime(
         tracking=tracking,
         offline=offline,
         progress=not quiet,
+        processes=processes,
     )
 
 

@@ -18,8 +18,12 @@ def device_of(runtime: Runtime) -> torch.device:
     Raises:
         UserError: torch knows no such device.
     """
+    group = runtime.processes
+    kind = runtime.device if runtime.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if group.several and kind == "cuda":
+        return torch.device("cuda", group.local_rank)
     if runtime.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(kind)
     try:
         return torch.device(runtime.device)
     except RuntimeError as error:

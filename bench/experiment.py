@@ -10,24 +10,36 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from safetensors.torch import load_file
 
+from bench.batch_norm import refuse_or_synchronise
 from bench.collate import Collator, Layout, TrainingExamples
 from bench.config import RunConfig
 from bench.device import device_of, seeded
+from bench.distributed import ALONE, share_of
 from bench.errors import ConfigError, UserError
 from bench.evaluation import ask, evaluation_missing, score, score_missing
 from bench.identity import derived_seed
-from bench.language_model import attach_lora, embedding_width, load
+from bench.language_model import (
+    attach_lora,
+    embedding_width,
+    embeddings_in_full_precision,
+    load,
+    text_embeddings,
+)
 from bench.model import GraphLanguageModel
-from bench.parsing import load_config
 from bench.prepare import Prepared, prepare, subset
+from bench.preset import load_config
 from bench.record import count_parameters, describe, summarise
+from bench.released.base import needs_adapters
 from bench.run_store import RunDirectory, read_json, write_bytes, write_json
 from bench.runtime import Runtime
-from bench.session import Log, Mirror, recorded, refuse_failed
+from bench.session import Log, Mirror, Silent, recorded, refuse_failed
+from bench.sharded import forget_sharding, sharding
+from bench.stage import StageJob, train_stage
 from bench.stage_log import StageOutcome
 from bench.trained_model import TrainedModel, atoms_of, substitutes
-from bench.trainer import StageJob, train_stage
 from encoders.base import MoleculeBatch
 from tasks.data import Catalogue
 
@@ -73,7 +85,7 @@ def run(
     """
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
-    prepared = prepare(config, runtime, catalogue)
+    prepared = _prepared_together(config, runtime, catalogue)
     directory = run_directory(prepared, runtime)
     with directory.lock():
         if fresh:
@@ -81,9 +93,43 @@ def run(
         refuse_failed(directory, retry_failed)
         if directory.status().state == "done" and not score_missing(prepared, directory):
             mirror(directory)
+            runtime.processes.agreed(lambda: False)  # there is nothing to train together
             return RunResult(directory, config.name, read_json(directory.result_file))
         with recorded(directory, mirror):
             return RunResult(directory, config.name, _work(prepared, directory, runtime, mirror))
+
+
+def follow(config: RunConfig, runtime: Runtime, *, catalogue: Catalogue | None = None) -> None:
+    """What the processes do that do not lead: they train, and leave all else to the leader, who runs `run`.
+
+    Args:
+        config: the run.
+        runtime: where, on what, and which process this is.
+        catalogue: the data sets known by name.
+
+    Raises:
+        EndedElsewhereError: the leader cannot run it, and says why.
+        UserError: what the leader wrote cannot be seen from here.
+    """
+    runtime = replace(runtime, progress=False, console=Console(quiet=True))
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    prepared = _prepared_together(config, runtime, catalogue)
+    directory = run_directory(prepared, runtime)
+    if not runtime.processes.agreed(lambda: False):
+        return
+    if not directory.path.is_dir():
+        raise UserError(f"--runs {runtime.runs}: is not seen by all processes; give a folder that all machines share")
+    trained_model(prepared, directory, runtime, Silent(directory))
+    runtime.processes.part()
+
+
+def _prepared_together(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None) -> Prepared:
+    """Data, features and a small language model; made by the leader, and read by the others when they are there."""
+    for stage in config.stages:
+        share_of(stage, runtime.processes.world, runtime.micro_batch)
+    runtime.processes.join()
+    return runtime.processes.first(lambda: prepare(config, runtime, catalogue))
 
 
 def evaluate_run(
@@ -106,12 +152,7 @@ def evaluate_run(
     Raises:
         UserError: a setting is not one of these, or what the run was trained from has changed since.
     """
-    for override in overrides:
-        if not override.startswith(("evaluation.", "graph_input.test")):
-            raise UserError(
-                f"--set {override}: only settings below `evaluation` and `graph_input.test` can change once a run is "
-                "trained; use `molgraft run` for others"
-            )
+    refuse_other_settings(overrides)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder}: is no run directory; it has no config.yaml")
     config = load_config(str(folder / "config.yaml"), overrides)
@@ -126,6 +167,20 @@ def evaluate_run(
     return run(config, runtime, catalogue=catalogue, mirror=mirror)
 
 
+def refuse_other_settings(overrides: Sequence[str]) -> None:
+    """Stops where settings of a trained model are to change that would make another one.
+
+    Raises:
+        UserError: one is not below `evaluation` or `graph_input.test`.
+    """
+    for override in overrides:
+        if not override.startswith(("evaluation.", "graph_input.test")):
+            raise UserError(
+                f"--set {override}: only settings below `evaluation` and `graph_input.test` can change once a run is "
+                "trained; use `molgraft run` for others"
+            )
+
+
 def run_directory(prepared: Prepared, runtime: Runtime) -> RunDirectory:
     """The folder of a run: an existing one of the same identity whatever its alias, else a new one."""
     existing = sorted(runtime.runs.glob(f"*-{prepared.train_id}"))
@@ -136,14 +191,18 @@ def run_directory(prepared: Prepared, runtime: Runtime) -> RunDirectory:
 def build_model(prepared: Prepared, runtime: Runtime) -> tuple[GraphLanguageModel, Any]:
     """The model as it is before training, and its tokenizer. Each part has a seed of its own."""
     config = prepared.config
-    llm, tokenizer = load(prepared.llm, config.llm.dtype)
+    llm, tokenizer = load(
+        prepared.llm, config.llm.dtype, quantisation=config.llm.quantisation, device=device_of(runtime)
+    )
+    if any(stage.trains.embeddings == "full" for stage in config.stages):
+        embeddings_in_full_precision(llm)
     context = getattr(llm.config, "max_position_embeddings", None)
     if context is not None and config.llm.max_length > int(context):  # type: ignore[call-overload]
         raise ConfigError(
             "llm.max_length", f"is {config.llm.max_length}, and the model was made for at most {context} tokens"
         )
     llm.requires_grad_(False)
-    if any(stage.trains.llm == "lora" for stage in config.stages):
+    if needs_adapters(config):
         with seeded(config.seed, "lora"):
             llm = attach_lora(llm, config.llm.lora)
     with seeded(config.seed, "encoder"):
@@ -151,16 +210,21 @@ def build_model(prepared: Prepared, runtime: Runtime) -> tuple[GraphLanguageMode
     config.encoder.load(encoder)
     with seeded(config.seed, "projector"):
         projector = config.projector.build(prepared.levels, embedding_width(llm))
+    config.projector.prepare(projector, partial(text_embeddings, llm, tokenizer))
     config.projector.load(projector)
     trainable = config.encoder.is_trainable
     model = GraphLanguageModel(encoder, projector, llm, prepared.levels, encoder_is_trainable=trainable)
+    if config.released is not None:
+        model.load_state(config.released.read(model))
     return model.to(device_of(runtime)), tokenizer
 
 
 def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime, log: Log) -> TrainedModel:
     """The model after all stages; stages that are finished here or in another run are taken from there."""
-    config = prepared.config
-    model, tokenizer = build_model(prepared, runtime)
+    config, group = prepared.config, runtime.processes
+    # A model that is dealt out over processes goes to their accelerators piece by piece.
+    at_first = runtime if sharding() is None else replace(runtime, device="cpu")
+    model, tokenizer = build_model(prepared, at_first)
     layout = Layout(
         tokenizer,
         config.prompt,
@@ -174,10 +238,17 @@ def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime,
     collator = Collator(store, layout.padding, with_context=config.projector.reads_context)
     sample = _sample(prepared, collator)
     model.read_graphs(config.graph_input.train, sample=sample)
+    left = group.agreed(lambda: _unfinished(prepared, directory))
+    for position in left:  # found out now, and not after the stages before
+        model.freeze(config.stages[position].trains)
+        refuse_or_synchronise(model, config.stages[position], runtime)
+    if left:
+        group.meet(device_of(runtime).type)
     for position, (stage, identity) in enumerate(zip(config.stages, prepared.stage_ids, strict=True)):
         folder = directory.stage(position, stage.name)
+        laid_out = replace(layout, style=config.prompted_as(stage), text_input=config.written_in(stage))
         training, validation = (
-            _for_training(layout, prepared, position, part, log) for part in ("training", "validation")
+            _for_training(laid_out, prepared, position, part, log) for part in ("training", "validation")
         )
         job = StageJob(
             stage,
@@ -189,32 +260,51 @@ def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime,
             derived_seed(config.seed, f"stage/{position}"),
             config.precision,
         )
-        if job.outcome() is None:
+        if group.leads and job.outcome() is None:
             _adopt_finished(job, runtime, log)
             log.status("running", f"stage {stage.name}")
         outcome = train_stage(model, job, runtime, heartbeat=partial(log.status, "running", f"stage {stage.name}"))
         log.write(f"stage {stage.name}: {_in_words(outcome)}")
-    return TrainedModel(model, replace(layout, text_input=config.asked_in), collator, sample)
+        if sharding() is not None:
+            model = _whole_again(prepared, directory, position, at_first, sample)
+    if sharding() is not None:
+        model.to(device_of(runtime))
+    asked = replace(layout, style=config.asked_as, text_input=config.asked_in)
+    return TrainedModel(model, asked, collator, sample)
+
+
+def _whole_again(
+    prepared: Prepared, directory: RunDirectory, position: int, runtime: Runtime, sample: MoleculeBatch | None
+) -> GraphLanguageModel:
+    """A model that is not dealt out over processes, with the weights of all stages so far."""
+    forget_sharding()
+    model, _ = build_model(prepared, runtime)
+    for number, stage in enumerate(prepared.config.stages[: position + 1]):
+        model.load_state(load_file(directory.stage(number, stage.name) / "final.safetensors"))
+    model.read_graphs(prepared.config.graph_input.train, sample=sample)
+    return model
 
 
 def _sample(prepared: Prepared, collator: Collator) -> MoleculeBatch | None:
     """Some molecules of the training examples; which does not depend on the run's seed."""
+    if not prepared.stages:
+        return None
     examples = subset(prepared.stages[0].training, _SAMPLE)  # whatever later stages train on, the first is the same
     molecules = list(dict.fromkeys(molecule for example in examples for molecule in example.molecules))
     return collator.store.batch(molecules[:_SAMPLE]) if collator.store is not None else None
 
 
 def _work(prepared: Prepared, directory: RunDirectory, runtime: Runtime, mirror: Mirror) -> dict[str, Any]:
-    config, log = prepared.config, Log(directory, mirror)
+    log = Log(directory, mirror)
     describe(prepared, directory)
     log.status("running", "prepared")
     log.write(f"session begins; {prepared.train_id}")
-    stages_done = all(
-        _is_finished(directory.stage(k, stage.name), identity)
-        for k, (stage, identity) in enumerate(zip(config.stages, prepared.stage_ids, strict=True))
-    )
-    if not stages_done or evaluation_missing(prepared, directory):
-        trained = trained_model(prepared, directory, runtime, log)
+    group, trains = runtime.processes, bool(_unfinished(prepared, directory))
+    together = group.agreed(lambda: trains)
+    if trains or evaluation_missing(prepared, directory):
+        trained = trained_model(prepared, directory, runtime if together else replace(runtime, processes=ALONE), log)
+        if together:
+            group.part()
         count_parameters(trained.model, prepared, directory)
         log.status("running", "generating")
         ask(trained, prepared, directory, runtime)
@@ -261,6 +351,12 @@ def _adopt_finished(job: StageJob, runtime: Runtime, log: Log) -> None:
                 write_bytes(job.folder / name, (report.parent / name).read_bytes())
             log.write(f"stage {job.stage.name}: taken from {report.parent}, which has the same identity")
             return
+
+
+def _unfinished(prepared: Prepared, directory: RunDirectory) -> list[int]:
+    """Positions of the stages that are still to be trained, or to be taken from another run."""
+    stages = enumerate(zip(prepared.config.stages, prepared.stage_ids, strict=True))
+    return [k for k, (stage, identity) in stages if not _is_finished(directory.stage(k, stage.name), identity)]
 
 
 def _is_finished(folder: Path, identity: str) -> bool:

@@ -196,6 +196,7 @@ def _answer(
             runtime,
             wanted=counted,
             what="generating, graphs swapped",
+            seed=config.seed,
         )
     known = {row["example_id"] for row in read_jsonl(file)}
     left = [example for example in mixed if example.id in counted - known]

@@ -32,6 +32,7 @@ ROWS: dict[str, tuple[int | None, int | None, int | None]] = {
     "bbbp": (1631, 204, 204),
     "bbbp-llm4sd": (1631, 204, 204),
     "bundled": (600, 100, 100),
+    "bundled-dialogues": (160, 20, 20),
     "caption-pool": (8072, None, None),
     "chebi20": (10917, 3301, 3300),
     "chebi20-mm": (None, 3300, 3300),
@@ -152,7 +153,7 @@ def test_descriptions_are_complete(name):
     assert set(description.units) <= set(description.questions)
     for sources in description.splits.values():
         for source in sources:
-            assert source.sha256 or source.git_blob or name == "bundled"
+            assert source.sha256 or source.git_blob or name.startswith("bundled")
             assert source.rows or source.url or "molecul" in source.note or source.where, source.file
             if source.url is not None:
                 assert re.match(r"https://raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/", source.url)

@@ -10,7 +10,7 @@ from conftest import QUICK
 
 from bench.cli import _status
 from bench.experiment import run
-from bench.parsing import load_config
+from bench.preset import load_config
 from bench.run_store import read_json
 from bench.runtime import Runtime
 from bench.scores import Without, rescore

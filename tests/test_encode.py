@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from bench.cli import _status
 from bench.experiment import run, trained_model
-from bench.parsing import load_config
 from bench.prepare import prepare
+from bench.preset import load_config
 from bench.runtime import Runtime
 from bench.session import Log
 from encoders.gin import Gin

@@ -12,7 +12,7 @@ from bench.config import RunConfig
 from bench.errors import ConfigError
 from bench.experiment import run
 from bench.matrix import as_markdown, wiring_matrix
-from bench.parsing import load_config
+from bench.preset import load_config
 from bench.registry import Registry
 from bench.run_store import read_jsonl
 from bench.runtime import Runtime

@@ -29,14 +29,16 @@ from transformers import (
 )
 
 from bench.collate import Collator, Layout, TrainingExamples
-from bench.config import Generation, LanguageModel, Lora, Optimiser, Schedule, Stage, Trains
+from bench.config import Generation, LanguageModel, Lora, Optimiser, Stage, Trains
+from bench.config_types import Schedule
 from bench.errors import ConfigError
 from bench.generate import generate
 from bench.language_model import LocatedModel, attach_lora, embedding_width, load, locate
 from bench.model import IGNORED, GraphLanguageModel, wire
 from bench.pretrain_lm import train_tokenizer
 from bench.runtime import Runtime
-from bench.trainer import StageJob, log_likelihoods, parameter_groups, train_stage
+from bench.stage import StageJob, train_stage
+from bench.trainer import log_likelihoods, parameter_groups
 from encoders.base import Encoder
 from encoders.gin import Gin
 from encoders.none import NoEncoder

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from bench.config import RunConfig
 from bench.errors import ConfigError, UserError
 from bench.model import wire
-from bench.parsing import apply_overrides, build, find_config, load_config, load_mapping, merge, read_yaml, to_mapping
+from bench.parsing import apply_overrides, build, find_config, load_mapping, merge, read_yaml, to_mapping
+from bench.preset import load_config
 from bench.registry import Registry
 from bench.shipped import shipped_files
 from bench.study import load_study

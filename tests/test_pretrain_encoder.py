@@ -21,13 +21,11 @@ from conftest import REPOSITORY
 from safetensors import safe_open
 
 from bench.cli import _status
-from bench.config import Schedule
 from bench.errors import ConfigError
 from bench.identity import derived_seed
 from bench.parsing import build
 from bench.pretrain_encoder import PretrainingResult, pretrain
 from bench.pretraining_config import PretrainingConfig, load_pretraining
-from bench.pretraining_loop import rate_factor
 from bench.probes import compare_probes, fit_probe, frozen_features, read_probe_data, roc_auc
 from bench.registry import registry
 from bench.run_store import RunDirectory, read_jsonl
@@ -312,15 +310,6 @@ def test_our_own_pretrainings_can_be_read(name: str) -> None:
     loaded.objective.check(loaded.encoder)
     assert loaded.name == name
     assert {part.split for part in loaded.data.exclude} == {"validation", "test"}
-
-
-def test_the_learning_rate_over_a_pretraining() -> None:
-    cosine = [rate_factor(Schedule(name="cosine", warmup=0.2), step, 10) for step in range(10)]
-    assert cosine[:3] == [0.5, 1.0, 1.0]
-    assert cosine[6] == pytest.approx(0.5)
-    assert cosine == sorted(cosine[:2]) + sorted(cosine[2:], reverse=True)
-    assert [rate_factor(Schedule(name="linear", warmup=0), step, 4) for step in range(4)] == [1, 0.75, 0.5, 0.25]
-    assert {rate_factor(Schedule(name="constant", warmup=0), step, 4) for step in range(4)} == {1.0}
 
 
 def test_roc_auc_is_that_of_scikit_learn() -> None:

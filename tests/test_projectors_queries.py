@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from bench.conformance import PROJECTOR_CHECKS, check_projector
-from bench.parsing import load_config, to_mapping
+from bench.parsing import to_mapping
+from bench.preset import load_config
 from bench.registry import Registry
 from encoders.base import EncoderError, MoleculeEncoding, Ragged
 from projectors.base import Context, Projector, ProjectorModule

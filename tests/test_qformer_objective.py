@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 
 from bench.experiment import build_model, run
 from bench.objectives.qformer import QFormerObjective
-from bench.parsing import build, load_config
+from bench.parsing import build
 from bench.prepare import prepare
+from bench.preset import load_config
 from bench.pretrain_encoder import pretrain
 from bench.pretraining_config import PretrainingConfig, load_pretraining
 from bench.registry import registry

@@ -10,7 +10,7 @@ from conftest import QUICK
 
 from bench.config import RunConfig
 from bench.experiment import RunResult, run
-from bench.parsing import load_config
+from bench.preset import load_config
 from bench.run_store import read_json, read_jsonl
 from bench.runtime import Runtime
 from bench.scores import changes, probability_of_first

@@ -11,7 +11,7 @@ from conftest import QUICK
 
 from bench.cli import _status
 from bench.experiment import run
-from bench.parsing import load_config
+from bench.preset import load_config
 from bench.runtime import Runtime
 from bench.soft_token_probe import _balanced, _logistic, _ridge, probe_run
 
