@@ -51,6 +51,7 @@ class Instruction(Task):
     """
 
     name: ClassVar[str] = "instruction"
+    version: ClassVar[int] = 2  # answers that are only read are tokenised as when they were learned
     answer: ClassVar[AnswerKind] = "caption"
     columns: ClassVar[tuple[str, ...]] = ("smiles",)
 

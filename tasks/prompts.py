@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 
 from tasks.base import Example, Role, Slot, TaskError, Turn, split_slots
 
-SegmentKind = Literal["text", "graph", "begin", "end", "answer"]
+SegmentKind = Literal["text", "graph", "begin", "end", "answer", "boundary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,9 @@ class Segment:
     """A piece of a rendered example.
 
     Args:
-        kind: `text`, `graph` (the soft tokens of `molecule`), the tokenizer's `begin` token, the `end` of an answer, or
-            `answer`: no token, but the place where a supervised answer begins.
+        kind: `text`, `graph` (the soft tokens of `molecule`), the tokenizer's `begin` token, the `end` of an answer,
+            `answer`: no token, but the place where a supervised answer begins, or `boundary`: no token, but the place
+            where one that is only read begins, which is tokenised apart from its prompt as it was when it was learned.
         text: the text of a `text` segment, or of an `end` that is no end token of the tokenizer; else empty.
         molecule: index into `Example.molecules` of a `graph` segment, else -1.
         supervised: whether training teaches this piece.
@@ -179,8 +180,8 @@ def render(example: Example, style: PromptStyle, text_input: TextInput, *, graph
     for position, turn in enumerate(turns):
         before, after = style.chat.wrap(turn.role, position)
         segments += _text(before)
-        if turn.supervised:
-            segments.append(Segment("answer"))
+        if turn.role == "assistant":
+            segments.append(Segment("answer" if turn.supervised else "boundary"))
         for piece in split_slots(turn.text):
             if isinstance(piece, str):
                 segments += _text(_without_end(piece, turn, style.chat), turn.supervised)

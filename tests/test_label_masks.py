@@ -127,6 +127,19 @@ DIALOGUE = Example(
 )
 
 
+@pytest.mark.parametrize("family", ["llama-2", "qwen"])
+@pytest.mark.parametrize("chat", CHATS)
+def test_an_answer_that_is_only_read_has_the_tokens_that_were_learned(
+    chat: str, family: str, tokenizer: Named, store: FeatureStore
+) -> None:
+    laid_out = layout(tokenizer(family), PromptStyle(chat=CHATS[chat]), Smiles(), Linear(), store)
+    learned = replace(DIALOGUE, turns=tuple(replace(t, supervised=t.role == "assistant") for t in DIALOGUE.turns))
+    read, taught_too = laid_out.tokenise([DIALOGUE, learned])
+    assert read.ids.tolist() == taught_too.ids.tolist()
+    assert (read.prompt_length, read.prompt_sha) == (taught_too.prompt_length, taught_too.prompt_sha)
+    assert len(taught(taught_too)) == 3
+
+
 @pytest.mark.parametrize("family", ["llama-2", "llama-3", "qwen", "opt", "galactica"])
 @pytest.mark.parametrize("chat", CHATS)
 def test_exactly_the_answers_and_their_ends_are_taught(

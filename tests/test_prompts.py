@@ -277,7 +277,7 @@ class TestTurns:
     def test_an_answer_that_is_not_supervised_is_read_and_ended(self):
         asked = example(user("a"), Turn("assistant", "b"), user("c"), answer("d"))
         assert render(asked, PLAIN, Smiles(), graph=True) == (
-            BEGIN, text("a\nb"), END, text("c\n"), ANSWER, taught("d"), TAUGHT_END
+            BEGIN, text("a\n"), Segment("boundary"), text("b"), END, text("c\n"), ANSWER, taught("d"), TAUGHT_END
         )  # fmt: skip
 
     def test_a_system_turn_comes_first(self):
