@@ -123,7 +123,7 @@ def _seen(config: RunConfig, stage: Stage, tasks: Sequence[_Read], catalogue: Ca
     """
     mixture = [weighted.task for weighted in config.training_tasks(stage)]
     total, whole = 0, True
-    for read in (read for read in tasks if read.task in mixture):
+    for read in (read for task in mixture for read in tasks if read.task == task):
         if "train" in read.examples:
             count: int | None = len(read.examples["train"])
         else:
@@ -229,7 +229,7 @@ def _tokenizer(config: RunConfig, runtime: Runtime, tasks: Sequence[_Read]) -> A
 
         try:
             return AutoTokenizer.from_pretrained(
-                locate(llm, replace(runtime, offline=True)).path, local_files_only=True
+                locate(llm, replace(runtime, offline=True)).path, local_files_only=True, trust_remote_code=False
             )
         except (ConfigError, OSError, ValueError, KeyError):
             pass  # what is wrong with it is listed already
@@ -252,7 +252,8 @@ def _lengths(
 
 
 def _asked_lengths(config: RunConfig, tasks: Sequence[_Read], tokenizer: Any) -> Lengths:
-    asked = [e for read in tasks for e in read.examples.get(config.evaluation.split, ())]
+    mine = (read for read in tasks if read.task in config.evaluation_tasks())
+    asked = [example for read in mine for example in read.examples.get(config.evaluation.split, ())]
     return _lengths(
         config, asked, tokenizer, config.evaluation.generation.batch_size, (config.asked_as, config.asked_in)
     )

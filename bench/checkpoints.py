@@ -63,7 +63,9 @@ def _is_readable(checkpoint: Path, kind: str) -> bool:
     if notes.kind != kind:
         return False
     random = ["rng_state.pth"] if notes.processes == 1 else [f"rng_state_{k}.pth" for k in range(notes.processes)]
-    needed = [checkpoint / name for name in ("scheduler.pt", *random)]
-    needed += [checkpoint / "optimizer.pt"] if kind == "whole" else sorted(checkpoint.glob("global_step*/*.pt"))
+    optimiser = [checkpoint / "optimizer.pt"] if kind == "whole" else sorted(checkpoint.glob("global_step*/*.pt"))
+    if not optimiser:
+        return False
+    needed = [*(checkpoint / name for name in ("scheduler.pt", *random)), *optimiser]
     # torch writes zip archives, whose directory is at the end; a file that was cut short has none.
     return is_whole(checkpoint / _WEIGHTS) and all(zipfile.is_zipfile(archive) for archive in needed)

@@ -150,8 +150,8 @@ class Stage:
         tasks: the mixture; empty for the run's task.
         steps: optimiser steps; or else `epochs`.
         epochs: passes over the training examples; or else `steps`.
-        batch_size: examples per forward pass.
-        accumulation: forward passes per optimiser step.
+        batch_size: examples of a batch, of all processes and forward passes together.
+        accumulation: batches per optimiser step.
         validate_every: optimiser steps between validations, each of which may also become the best checkpoint; 0
             validates at the end only. Validation always runs at the end.
         checkpoint_every: optimiser steps between checkpoints to resume from.

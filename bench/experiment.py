@@ -33,7 +33,7 @@ from bench.prepare import Prepared, prepare, subset
 from bench.preset import load_config
 from bench.record import count_parameters, describe, summarise
 from bench.released.base import needs_adapters
-from bench.run_store import RunDirectory, read_json, write_bytes, write_json
+from bench.run_store import RunDirectory, is_whole, read_json, write_bytes, write_json
 from bench.runtime import Runtime
 from bench.session import Log, Mirror, Silent, recorded, refuse_failed
 from bench.sharded import forget_sharding, sharding
@@ -126,6 +126,11 @@ def follow(config: RunConfig, runtime: Runtime, *, catalogue: Catalogue | None =
 
 def _prepared_together(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None) -> Prepared:
     """Data, features and a small language model; made by the leader, and read by the others when they are there."""
+    if sharding() is not None and config.llm.quantisation != "none":
+        raise ConfigError(
+            "llm.quantisation",
+            f"is {config.llm.quantisation}; {sharding()} deals out no quantised weights: use DDP, or set `none`",
+        )
     for stage in config.stages:
         share_of(stage, runtime.processes.world, runtime.micro_batch)
     runtime.processes.join()
@@ -361,7 +366,7 @@ def _unfinished(prepared: Prepared, directory: RunDirectory) -> list[int]:
 
 def _is_finished(folder: Path, identity: str) -> bool:
     report = folder / "stage.json"
-    return report.exists() and (folder / "final.safetensors").exists() and read_json(report)["stage_id"] == identity
+    return report.exists() and is_whole(folder / "final.safetensors") and read_json(report)["stage_id"] == identity
 
 
 def _empty(folder: Path) -> None:

@@ -67,11 +67,10 @@ class Interruption(TrainerCallback):  # type: ignore[misc]
     def begin(self, trainer: Trainer) -> None:
         """What a training starts with: dropout of each process's own, and the losses that no line was written for."""
         notes = self._resumed
-        if notes is None:
-            if not self._group.leads:
-                torch.manual_seed(derived_seed(self._seed, f"process/{self._group.rank}"))
-        elif notes.logged is not None:
-            same = notes.processes == self._group.world
+        same = notes is not None and notes.processes == self._group.world
+        if not same and not self._group.leads:  # a checkpoint has the generators of its own processes only
+            torch.manual_seed(derived_seed(self._seed, f"process/{self._group.rank}"))
+        if notes is not None and notes.logged is not None:
             loss = notes.losses[self._group.rank] if same else sum(notes.losses) / len(notes.losses)
             trainer._tr_loss += loss
             trainer._globalstep_last_logged = notes.logged

@@ -20,6 +20,8 @@ from bench.model_files import HUB_NAME, files_identity, first_line, from_hub
 from bench.quantisation import QUANTISED, Quantisation, loading_arguments, quantise
 from bench.runtime import Runtime
 
+# Without the second, transformers asks on the terminal whether a model's own code shall be run.
+_ON_DISK = {"local_files_only": True, "trust_remote_code": False}
 _WORTH_A_BAR = 500_000_000  # bytes of weights, from which on loading is a wait
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """What `llm.dtype` means."""
@@ -85,15 +87,15 @@ def load(
     how = loading_arguments(quantisation, place)
     try:
         if located.is_random:
-            model = random_model(AutoConfig.from_pretrained(located.path, local_files_only=True), DTYPES[dtype], place)
+            model = random_model(AutoConfig.from_pretrained(located.path, **_ON_DISK), DTYPES[dtype], place)
             quantise(model, quantisation)
         else:
             size = sum(file.stat().st_size for file in located.path.glob("*.safetensors"))
             with without_bars() if size < _WORTH_A_BAR else nullcontext():
-                model = AutoModelForCausalLM.from_pretrained(
-                    located.path, dtype=DTYPES[dtype], local_files_only=True, **how
-                )
-        tokenizer = AutoTokenizer.from_pretrained(located.path, local_files_only=True)
+                model = AutoModelForCausalLM.from_pretrained(located.path, dtype=DTYPES[dtype], **_ON_DISK, **how)
+        tokenizer = AutoTokenizer.from_pretrained(located.path, **_ON_DISK)
+    except torch.OutOfMemoryError:  # a failure of its own class, and no mistake of the user's
+        raise
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         where = "llm.quantisation" if how else "llm.name"
         raise ConfigError(where, f"{located.origin} cannot be loaded: {first_line(error)}") from error
@@ -122,7 +124,7 @@ def load_skeleton(located: LocatedModel, dtype: str) -> nn.Module:
     from transformers import AutoConfig
 
     try:
-        return skeleton_of(AutoConfig.from_pretrained(located.path, local_files_only=True), DTYPES[dtype])
+        return skeleton_of(AutoConfig.from_pretrained(located.path, **_ON_DISK), DTYPES[dtype])
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError("llm.name", f"{located.origin} cannot be read: {first_line(error)}") from error
 

@@ -78,6 +78,8 @@ def pretrain(
     existing = sorted(runtime.runs.glob(f"*-{prepared.identity}"))
     named = runtime.runs / f"{config.name}-s{config.seed}-{prepared.identity}"
     directory = RunDirectory(existing[0] if existing else named)
+    if not runtime.processes.leads:  # of the several that train a run, the leader has just done it, and alone writes
+        return PretrainingResult(directory, read_json(directory.result_file))
     with directory.lock():
         if fresh:
             _empty(directory.path)

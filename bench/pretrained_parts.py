@@ -49,9 +49,9 @@ def with_pretrained(
         runtime.say(f"pretraining {number} of {len(config.pretraining)}: {pretraining.name}")
         started = replace(pretraining, encoder=config.encoder)
         result = pretrain(started, runtime, catalogue=catalogue, mirror=mirror_to(started.name, runtime))
-        config = replace(config, encoder=replace(config.encoder, weights=str(result.weights)))  # type: ignore[call-arg]
+        config = replace(config, encoder=replace(config.encoder, weights=str(result.weights.resolve())))  # type: ignore[call-arg]
         if _projector_of(started.objective) is not None:
-            weights = str(result.run.path / HEADS_FILE)
+            weights = str((result.run.path / HEADS_FILE).resolve())
             config = replace(config, projector=replace(config.projector, weights=weights))  # type: ignore[call-arg]
         folders.append(result.run.path.name)
     return replace(config, pretraining=()), tuple(folders)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from bench.device import seeded
 from bench.errors import NotFiniteError
 from bench.identity import derived_seed
+from bench.pretraining_config import PretrainingConfig
 from bench.pretraining_data import Pair, PreparedPretraining
 from bench.pretraining_stage import Module
 from bench.run_store import append_jsonl, read_jsonl, write_bytes, write_text
@@ -181,10 +182,7 @@ class Pretrainer:
         if config.optimiser.max_grad_norm:
             parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
             nn.utils.clip_grad_norm_(parameters, config.optimiser.max_grad_norm)
-        warmup = warmup_steps_of(config.schedule, config.steps)
-        epoch_steps = max(1, len(self.prepared.training) // config.batch_size)
-        # Counted from 1: a first step at a rate of zero would be none.
-        factor = rate_factor(config.schedule, self.step + 1, config.steps + 1, warmup, epoch_steps)
+        factor = rate_at(config, len(self.prepared.training), self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         self._optimizer.step()
@@ -289,6 +287,15 @@ class Pretrainer:
         finally:
             for module, training in zip(modules, before, strict=True):
                 module.train(training)
+
+
+def rate_at(config: PretrainingConfig, rows: int, step: int) -> float:
+    """What the peak learning rate is multiplied by at a step, counted from 0, of a pretraining on so many molecules."""
+    warmup = warmup_steps_of(config.schedule, config.steps)
+    epoch_steps = max(1, rows // config.batch_size)  # a batch that is not full is left out
+    # A first step at a rate of zero would be none; but a staircase changes exactly where epochs begin.
+    ahead = 0 if config.schedule.name == "staircase" else 1
+    return rate_factor(config.schedule, step + ahead, config.steps + ahead, warmup, epoch_steps)
 
 
 @contextmanager

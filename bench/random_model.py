@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +48,4 @@ def _make(corpus: Sequence[str], name: str, folder: Path) -> None:
     work = folder.with_suffix(".partial")
     special_tokenizer(train_tokenizer(corpus, vocabulary)).save_pretrained(work)
     configuration(architecture, pad_token_id=0, bos_token_id=1, eos_token_id=2).save_pretrained(work)
-    if folder.exists():
-        shutil.rmtree(folder)
     os.replace(work, folder)

@@ -33,7 +33,8 @@ class Runtime:
         offline: fetch nothing.
         progress: show progress bars.
         processes: that train together; one unless a launcher started several.
-        micro_batch: most examples per forward pass of training; None for the stage's batch. Losses stay the same.
+        micro_batch: most examples per forward pass of training; None for the stage's batch. Losses stay the same,
+            but for dropout, which is drawn for each pass.
         activation_checkpointing: compute the language model's activations again in the backward pass; None for large
             models on an accelerator.
         synchronise_batch_norm: a trained batch norm norms by the rows of all processes.

@@ -22,7 +22,7 @@ from bench.checkpoints import Notes
 from bench.collate import Collator, ExampleDataset, TokenisedExample
 from bench.config import Optimiser
 from bench.distributed import ALONE, Processes
-from bench.errors import UserError
+from bench.errors import NotFiniteError, UserError
 from bench.interruption import Interruption
 from bench.model import IGNORED, GraphLanguageModel
 from bench.run_store import is_whole, write_bytes
@@ -98,6 +98,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Notes what is not logged yet before anything else; the trainer's state must stay what is written last."""
         losses = self.group.gathered(float(self._tr_loss))
+        if not all(map(math.isfinite, losses)):
+            raise NotFiniteError(f"the loss is {losses[0]} at step {self.state.global_step}")
         if self.args.should_save:
             kind = "deepspeed" if self.is_deepspeed_enabled else "whole"
             notes = Notes(self.group.world, kind, losses, self._globalstep_last_logged)
@@ -177,9 +179,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             total -= float(likelihood[0])
             count += likelihood[1]
         loss = total / max(count, 1)
+        if self.job.stage.keep == "best" and math.isfinite(loss):
+            self._keep_if_best(loss)  # before it is logged: what is logged is not evaluated again
         self.log({f"{metric_key_prefix}_loss": loss})
-        if self.job.stage.keep == "best":
-            self._keep_if_best(loss)
         metrics = {f"{metric_key_prefix}_loss": loss}
         # The handler takes note that the evaluation is done; without it the last one would be repeated.
         done = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]

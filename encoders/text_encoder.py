@@ -85,7 +85,7 @@ class TextEncoder:
             )
         else:
             try:
-                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             except (OSError, ValueError, KeyError) as error:
                 raise EncoderError(
                     f"text encoder {self.name}: its tokenizer cannot be read: {_first(error)}"
@@ -124,7 +124,11 @@ class TextEncoder:
 
         try:
             model, loading = AutoModel.from_pretrained(
-                folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                output_loading_info=True,
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise EncoderError(f"text encoder {self.name} cannot be loaded: {_first(error)}") from error

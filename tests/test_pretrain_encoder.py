@@ -26,6 +26,7 @@ from bench.identity import derived_seed
 from bench.parsing import build
 from bench.pretrain_encoder import PretrainingResult, pretrain
 from bench.pretraining_config import PretrainingConfig, load_pretraining
+from bench.pretraining_loop import rate_at
 from bench.probes import compare_probes, fit_probe, frozen_features, read_probe_data, roc_auc
 from bench.registry import registry
 from bench.run_store import RunDirectory, read_jsonl
@@ -310,6 +311,20 @@ def test_our_own_pretrainings_can_be_read(name: str) -> None:
     loaded.objective.check(loaded.encoder)
     assert loaded.name == name
     assert {part.split for part in loaded.data.exclude} == {"validation", "test"}
+
+
+def test_the_learning_rate_over_a_pretraining() -> None:
+    def rates(**schedule: Any) -> list[float]:
+        """Of 12 steps: three epochs of 35 molecules in batches of 8."""
+        chosen = config(schedule=schedule, steps=12, batch_size=8)
+        return [rate_at(chosen, 35, step) for step in range(12)]
+
+    cosine = rates(name="cosine", warmup_steps=3)
+    assert cosine[:3] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert cosine[2:] == sorted(cosine[2:], reverse=True)
+    assert 0 < cosine[-1] < 0.05  # no step without a rate
+    assert set(rates(name="constant", warmup=0)) == {1.0}
+    assert rates(name="staircase", warmup=0, floor=0.1) == pytest.approx([1] * 4 + [0.775] * 4 + [0.325] * 4)
 
 
 def test_roc_auc_is_that_of_scikit_learn() -> None:
