@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Compiling every file of every package takes longer than compiling those that are imported, when they are.
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint install smoke wheel clean
+.PHONY: demo test test-slow lint install smoke wheel clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/molgraft demo
@@ -14,8 +14,14 @@ demo: $(VENV)/.runtime
 # Three processes, each with one thread: many tests wait for processes that they started and killed. With several
 # threads each, the same work takes several times as long. Files are dealt out
 # in the order of tests/conftest.py, the longest first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+# What starts and kills whole processes: resumption, several processes that train together, exported folders, conversations.
+test-slow: $(VENV)/.development
+	$(PYTEST) -m slow
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .

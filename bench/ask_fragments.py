@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from bench.conversation import Answer, Conversation, Exchange, Observation
-from tasks.depiction import MOST_DRAWN, DepictedMolecule, as_svg, atom_name
+from bench.conversation import Answer, Conversation, Exchange, Observation, most_attended
+from tasks.depiction import MOST_DRAWN, DepictedMolecule, as_svg
 
 MEAN = "mean of all"
 """The choice that colours atoms by the mean over levels."""
 NOTHING = "nothing"
-
-_NAMED_ATOMS = 6
 
 
 def escaped(text: str) -> str:
@@ -108,8 +106,8 @@ def _answer(heading: str, answer: Answer, extra: str = "") -> str:
 def _legend(molecule: DepictedMolecule, weights: Sequence[float] | None) -> str:
     if weights is None:
         return ""
-    most = sorted(range(len(weights)), key=lambda number: -weights[number])[:_NAMED_ATOMS]
-    named = "".join(f"<li>{escaped(atom_name(molecule, number))} <b>{weights[number]:.0%}</b></li>" for number in most)
+    most = most_attended(molecule, weights)
+    named = "".join(f"<li>{escaped(atom)} <b>{share:.0%}</b></li>" for atom, share in most)
     return f"<div class='mg-legend'><span>attention</span><ul>{named}</ul></div>"
 
 

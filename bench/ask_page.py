@@ -38,6 +38,8 @@ _HEADERS = {
     "x-frame-options": "DENY",
 }
 
+_POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -191,9 +193,10 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        host, origin = headers.get("host", ""), headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc != host
-        if foreign or (self._hosts is not None and (urlsplit(f"//{host}").hostname or "") not in self._hosts):
+        if not self._is_own(headers.get("host", ""), headers.get("origin")):
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+                return
             await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
             await send({"type": "http.response.body", "body": b"this page is for the machine that it runs on\n"})
             return
@@ -205,6 +208,13 @@ class Guard:
             await send(message)
 
         await self._app(scope, receive, with_policy)
+
+    def _is_own(self, host: str, origin: str | None) -> bool:
+        try:
+            name, source = urlsplit(f"//{host}").hostname or "", urlsplit(origin or "").netloc
+        except ValueError:  # an address that is none, such as [
+            return False
+        return (origin is None or source == host) and (self._hosts is None or name in self._hosts)
 
 
 def _blocks(session: Session, folder: Path, smiles: str) -> Any:

@@ -14,14 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.conversation import Conversation, Exchange, Observation, as_mapping, molecule_mapping
+from bench.conversation import Conversation, Exchange, Observation, as_mapping, molecule_mapping, most_attended
 from bench.errors import UserError, is_user_error
 from bench.run_store import write_text
-from tasks.depiction import MOST_DRAWN, DepictedMolecule, as_svg, atom_name
+from tasks.depiction import MOST_DRAWN, DepictedMolecule, as_svg
 from tasks.drawing import as_text
 
-_NAMED_ATOMS = 6  # that get the largest shares
-_WORTH = 0.005
 _BAR = 20  # characters of a gate of 2
 _HELP = """\
 A line is a question about the molecule; an empty line is the run's own question. `{molecule}` in a question puts the
@@ -37,6 +35,8 @@ molecule there.
 
 class Screen:
     """What is shown of a conversation: text for people, or one line of JSON for each event.
+
+    Answers are shown before the picture is written, so that none is lost where it cannot be written.
 
     Args:
         conversation: whose.
@@ -57,10 +57,21 @@ class Screen:
     def molecule(self) -> None:
         """The molecule, drawn where there is room."""
         molecule, self._observed = self._molecule(), None
-        self._keep_picture()
         if self.as_json:
-            self._line({"molecule": molecule_mapping(molecule)})
+            self._line({"molecule": molecule_mapping(molecule), **self.picture_kept()})
             return
+        self._show(molecule)
+        self._keep_picture()
+
+    def exchange(self, exchange: Exchange, *, shows_question: bool = False) -> None:
+        """Both answers, and what the projector says; the question too where nobody has just typed it."""
+        if self.as_json:
+            self._line({**as_mapping(exchange), **self.picture_kept()})
+            return
+        self._tell(exchange, shows_question)
+        self._keep_picture()
+
+    def _show(self, molecule: DepictedMolecule) -> None:
         self.say(f"{molecule.canonical}  {molecule.formula}, {len(molecule.symbols)} atoms")
         drawing = as_text(molecule, max(self._console.width - 4, 20)) if self._can_draw() else None
         if drawing is not None:
@@ -70,12 +81,7 @@ class Screen:
         else:
             self.say(f"  (no picture: it has more than {MOST_DRAWN} atoms)")
 
-    def exchange(self, exchange: Exchange, *, shows_question: bool = False) -> None:
-        """Both answers, and what the projector says; the question too where nobody has just typed it."""
-        self._keep_picture()
-        if self.as_json:
-            self._line(as_mapping(exchange))
-            return
+    def _tell(self, exchange: Exchange, shows_question: bool) -> None:
         if shows_question:
             self.say(f"\n> {exchange.question}")
         table = Table(expand=False, show_edge=False, pad_edge=False, padding=(0, 1))
@@ -102,8 +108,17 @@ class Screen:
     def history(self) -> None:
         """All questions and answers."""
         self._observed = None
+        if self.as_json:
+            self._line({"history": [as_mapping(exchange) for exchange in self.conversation.exchanges]})
+            return
         for exchange in self.conversation.exchanges:
-            self.exchange(exchange, shows_question=True)
+            self._tell(exchange, shows_question=True)
+
+    def new(self) -> None:
+        """The same molecule from the beginning."""
+        self.conversation.new()
+        if self.as_json:
+            self._line({"new": True})
 
     def error(self, message: str) -> None:
         """A mistake of the user's, after which the conversation goes on."""
@@ -113,7 +128,10 @@ class Screen:
             self.say(f"error: {message}")
 
     def say(self, text: str) -> None:
-        """Text for people."""
+        """Text for people; programs get it as it is."""
+        if self.as_json:
+            self._line({"said": text})
+            return
         self._console.print(Text(text), soft_wrap=True)
 
     def picture(self, file: Path) -> None:
@@ -129,6 +147,18 @@ class Screen:
             write_text(file, as_svg(self._molecule(), weights) + "\n")
         except OSError as error:
             raise UserError(f"{file}: cannot be written: {error.strerror or error}") from None
+
+    def picture_kept(self) -> dict[str, str]:
+        """Writes the picture that is kept up to date; what a program is told where it could not be written."""
+        if self.svg is None:
+            return {}
+        try:
+            self.picture(self.svg)
+        except Exception as error:
+            if not is_user_error(error):
+                raise
+            return {"svg_error": str(error)}
+        return {}
 
     def _keep_picture(self) -> None:
         if self.svg is not None and self._molecule().is_drawn:
@@ -188,12 +218,14 @@ def _obey(screen: Screen, line: str) -> bool:
         if conversation.molecule is None:
             if line.strip():
                 _turn_to(screen, line)
+            else:
+                screen.say("Name a molecule first, by its SMILES.")
             return True
         screen.exchange(conversation.ask(line))
         return True
     commands: dict[str, Callable[[], None]] = {
         "/molecule": lambda: _turn_to(screen, rest),
-        "/new": conversation.new,
+        "/new": screen.new,
         "/draw": screen.molecule,
         "/svg": lambda: _write(screen, rest),
         "/history": screen.history,
@@ -231,6 +263,5 @@ def _observations(molecule: DepictedMolecule, exchange: Exchange) -> Iterator[st
             bar = "█" * max(round(value * _BAR / max(2.0, *values.values())), 0)
             yield f"  {level:<{widest}}  {value:5.2f}  {bar}"
     for level, shares in exchange.observed.on_atoms.items():
-        most = sorted(range(len(shares)), key=lambda number: -shares[number])[:_NAMED_ATOMS]
-        named = (f"{atom_name(molecule, number)} {shares[number]:.0%}" for number in most if shares[number] >= _WORTH)
+        named = (f"{atom} {share:.0%}" for atom, share in most_attended(molecule, shares))
         yield f"attention, {level}: {', '.join(named)}"

@@ -33,6 +33,9 @@ def ask(
     web: Annotated[bool, typer.Option("--web", help="Serve a local page instead (extra `web`).")] = False,
     host: Annotated[str, typer.Option(help="Address that the page is served at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.", min=0, max=65535)] = 7860,
+    llm: Annotated[
+        Path | None, typer.Option(help="Folder of the language model, for an export that only names it.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     threads: Annotated[int | None, typer.Option(help="Threads of torch.", min=1)] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Download nothing.")] = False,
@@ -53,7 +56,7 @@ def ask(
         raise UserError("--question needs a molecule to be about; give its --smiles")
     interactive = not web and question is None
     try:
-        conversation = _open(folder, device, threads, offline, quiet, max_new_tokens, remember)
+        conversation = _open(folder, llm, device, threads, offline, quiet, max_new_tokens, remember)
         if web:
             from bench.ask_page import serve
 
@@ -70,6 +73,7 @@ def ask(
 
 def _open(
     folder: Path,
+    llm: Path | None,
     device: str,
     threads: int | None,
     offline: bool,
@@ -86,7 +90,7 @@ def _open(
         import torch
 
         torch.set_num_threads(threads)
-    return Conversation(open_model(folder, runtime), max_new_tokens=max_new_tokens, remembers=remember)
+    return Conversation(open_model(folder, runtime, llm=llm), max_new_tokens=max_new_tokens, remembers=remember)
 
 
 def _answer(
@@ -97,15 +101,18 @@ def _answer(
 
     from bench.ask_terminal import Screen
     from bench.conversation import as_mapping, molecule_mapping
+    from bench.errors import UserError
 
     screen = Screen(conversation, sys.stdout, svg=svg)
     molecule = conversation.about(smiles)
     if as_json:
         exchanges = [as_mapping(conversation.ask(question)) for question in questions]
-        if svg is not None:
-            screen.picture(svg)
-        notes = list(conversation.notes())
-        typer.echo(json.dumps({"molecule": molecule_mapping(molecule), "notes": notes, "exchanges": exchanges}))
+        notes, failure = list(conversation.notes()), screen.picture_kept()
+        said = {"molecule": molecule_mapping(molecule), "notes": notes, "exchanges": exchanges, **failure}
+        typer.echo(json.dumps(said))
+        # That a molecule is too large for a picture is no mistake: without --json it is said and passed over, too.
+        if failure and molecule.is_drawn:
+            raise UserError(failure["svg_error"])
         return
     if not quiet:
         screen.notes()

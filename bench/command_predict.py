@@ -36,6 +36,9 @@ def predict(
         ),
     ] = None,
     data: Annotated[list[Path] | None, typer.Option(help="YAML file of a data set of your own; repeatable.")] = None,
+    llm: Annotated[
+        Path | None, typer.Option(help="Folder of the language model, for an export that only names it.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     threads: Annotated[int | None, typer.Option(help="Threads of torch.", min=1)] = None,
     max_rejected: Annotated[
@@ -65,14 +68,16 @@ def predict(
             raise UserError(
                 "--smiles asks about the molecules of a file; --set, --limit, --ids and --split do not go with it"
             )
-        _answer(folder, smiles, question, output, runtime, as_json)
+        _answer(folder, smiles, question, output, llm, runtime, as_json)
         return
     if question is not None:
         raise UserError("--question needs molecules to be about; give a file of them by --smiles")
     catalogue = Catalogue(data or ())
     if is_exported(folder):
         place = output or Path("predictions") / folder.resolve().name
-        result = predict_exported(folder, place, runtime, overrides, catalogue=catalogue)
+        result = predict_exported(folder, place, runtime, overrides, catalogue=catalogue, llm=llm)
+    elif llm is not None:
+        raise UserError(f"--llm: {folder} is no exported folder; a run names its language model itself")
     elif output is not None:
         raise UserError("-o: predictions of a run are kept in its own folder; it is for exported folders and --smiles")
     else:
@@ -81,20 +86,27 @@ def predict(
 
 
 def _answer(
-    folder: Path, molecules: Path, question: str | None, output: Path | None, runtime: Runtime, as_json: bool
+    folder: Path,
+    molecules: Path,
+    question: str | None,
+    output: Path | None,
+    llm: Path | None,
+    runtime: Runtime,
+    as_json: bool,
 ) -> None:
     import json
 
     import torch
 
     from bench.opened import open_model
-    from bench.smiles_answers import answer_smiles, read_smiles
+    from bench.smiles_answers import answer_smiles, read_smiles, refuse_place
 
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     count = len(read_smiles(molecules))  # before a large model is loaded for a file that cannot be used
     place = output or Path(f"{molecules.name}.answers.jsonl")
-    failed = answer_smiles(open_model(folder, runtime), folder, molecules, question, place)
+    refuse_place(place, molecules)
+    failed = answer_smiles(open_model(folder, runtime, llm=llm), folder, molecules, question, place)
     if as_json:
         typer.echo(json.dumps({"output": str(place), "answers": count - failed, "refused": failed}))
         return

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 
+from bench.collate import Layout
 from bench.config import Generation
 from bench.errors import UserError
 from bench.opened import OpenedModel
@@ -20,10 +21,12 @@ from bench.trained_model import TrainedModel
 from bench.trainer import on_device
 from encoders.base import MoleculeBatch
 from tasks.base import Example, Role, Turn, slot
-from tasks.depiction import DepictedMolecule, read_molecule
+from tasks.depiction import DepictedMolecule, atom_name, read_molecule
 from tasks.free_questions import checked, own_questions, with_molecule, wordings
 from tasks.prompts import UnwritableMoleculeError
 
+_NAMED_ATOMS = 6  # that get the largest shares
+_WORTH_NAMING = 0.005
 _UNSEEN = re.compile(r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffc]")
 
 
@@ -106,9 +109,8 @@ class Conversation:
         self.has_graph = config.projector.places_tokens
         self.has_turns = _marks_turns(opened)
         self.remembers = self.has_turns if remembers is None else remembers
-        tasks = (config.task, *config.evaluation_tasks(), *(w.task for stage in config.stages for w in stage.tasks))
-        self._patterns = tuple(dict.fromkeys(text for task in tasks for text in wordings(task)))
-        self.own_questions = own_questions(tasks)
+        self._patterns = tuple(dict.fromkeys(text for task in opened.tasks for text in wordings(task)))
+        self.own_questions = own_questions(opened.tasks)
         self.molecule: DepictedMolecule | None = None
         self.exchanges: list[Exchange] = []
 
@@ -123,7 +125,7 @@ class Conversation:
         layout = self._opened.over([molecule.smiles]).layout
         for reason in layout.store.rejected.values():
             raise UserError(f"{molecule.smiles!r} cannot be read by encoder {layout.encoder.name}: {reason}")
-        self._prompt(layout_of=self._opened.over([molecule.smiles]), turns=[Turn("user", slot(0))], molecule=molecule)
+        _check_writable(molecule, layout)
         self.molecule, self.exchanges = molecule, []
         return molecule
 
@@ -210,22 +212,14 @@ class Conversation:
             assert answer is not None
             turns += [self._asked(exchange.question, turns), Turn("assistant", answer.text)]
         turns += [self._asked(question, turns), Turn("assistant", "", supervised=True)]
-        task = self._opened.config.task.name
-        return Example("question", (molecule.smiles,), tuple(turns), meta={"task": task})
+        meta = {"task": self._opened.task_of(question)}  # which a projector may read
+        return Example("question", (molecule.smiles,), tuple(turns), meta=meta)
 
     def _asked(self, question: str, before: Sequence[Turn]) -> Turn:
         """A question as a turn: the molecule stands in the first one, and wherever a later one names its place."""
         if any(turn.role == "user" for turn in before) and "{molecule" not in question:
             return Turn("user", question)
         return Turn("user", with_molecule(question, self._patterns))
-
-    def _prompt(self, layout_of: TrainedModel, turns: Sequence[Turn], molecule: DepictedMolecule) -> None:
-        """Makes sure that the molecule can be written as the run's prompts have it."""
-        example = Example("question", (molecule.smiles,), (*turns, Turn("assistant", "", supervised=True)))
-        try:
-            layout_of.layout.render(example)
-        except UnwritableMoleculeError as error:
-            raise UserError(f"{molecule.smiles!r} cannot be written as the run's prompts have it: {error}") from None
 
     @torch.no_grad()
     def _observed(self, question: str, molecule: DepictedMolecule) -> Observation:
@@ -277,6 +271,21 @@ def molecule_mapping(molecule: DepictedMolecule) -> dict[str, Any]:
         "formula": molecule.formula,
         "atoms": list(molecule.symbols),
     }
+
+
+def most_attended(molecule: DepictedMolecule, shares: Sequence[float]) -> list[tuple[str, float]]:
+    """The names and shares of the few atoms that most attention goes to, in that order."""
+    most = sorted(range(len(shares)), key=lambda number: -shares[number])[:_NAMED_ATOMS]
+    return [(atom_name(molecule, number), shares[number]) for number in most if shares[number] >= _WORTH_NAMING]
+
+
+def _check_writable(molecule: DepictedMolecule, layout: Layout) -> None:
+    """Raises UserError where the run's prompts cannot write the molecule."""
+    turns = (Turn("user", slot(0)), Turn("assistant", "", supervised=True))
+    try:
+        layout.render(Example("question", (molecule.smiles,), turns))
+    except UnwritableMoleculeError as error:
+        raise UserError(f"{molecule.smiles!r} cannot be written as the run's prompts have it: {error}") from None
 
 
 def _answer_mapping(answer: Answer) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass
@@ -34,7 +37,7 @@ from tasks.data import Catalogue
 _LLM_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 _READER_FILES = ("*.json", "*.model", "*.txt", "*.jinja")  # configurations and tokenizers
 _TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}  # of logits, relative to the largest, after merging
-_PARTIAL = ".partial"
+_PARTIAL, _EARLIER = ".partial", ".earlier"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +74,21 @@ def export_run(
     if is_exported(run):
         raise UserError(f"{run}: is an export already; copy it as it is")
     _refuse_foreign(folder)
+    folder = folder.resolve()  # `.` has no name
+    is_here = Path.cwd() == folder
     opened = open_model(run, runtime)
     try:
         with _in_place(folder) as partial:
-            return _write(opened, run, partial, folder.name, runtime, wanted, catalogue or Catalogue())
+            manifest = _write(opened, run, partial, folder.name, runtime, wanted, catalogue or Catalogue())
     except Exception as error:
         if is_disk_error(error, _existing(folder)):
             raise UserError(
                 f"{folder}: cannot be written: {error}. Make room, or choose another folder by -o"
             ) from error
         raise
+    if is_here:
+        os.chdir(folder)  # which is another one under the same path
+    return manifest
 
 
 def _write(
@@ -143,7 +151,7 @@ def _write_language_model(
     elif adapted:
         _write_adapter(llm, folder / exported.ADAPTER, config, shipped)
     if shipped and not wanted.merge:
-        has_tensors = any(located.path.glob("*.safetensors"))
+        has_tensors = any((located.path / name).is_file() for name in exported.LLM_WEIGHTS)
         if trained or located.is_random or not has_tensors:
             _save(llm.unload() if adapted else llm, place)  # type: ignore[operator]
         else:
@@ -218,7 +226,7 @@ def _is_llm_trained(opened: OpenedModel, run: Path) -> bool:
         with safe_open(file, "pt") as tensors:
             names += tensors.keys()
     if opened.config.released is not None:
-        names += opened.config.released.read(opened.trained.model)
+        names += opened.config.released.account(opened.trained.model).tensors
     return any(name.startswith("llm.") and "lora_" not in name for name in names)
 
 
@@ -272,10 +280,15 @@ def _portable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _in_place(folder: Path) -> Iterator[Path]:
     """A folder to write into, which takes its place when all is done; what killed exports left beside it is removed."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}-*{_PARTIAL}"):
-        if not _is_alive(left.name.removesuffix(_PARTIAL).rpartition("-")[2]):
+    start = f".{folder.name}-{_host()}-"  # a process's number is one of this machine only
+    for end in (_PARTIAL, _EARLIER):
+        for left in folder.parent.glob(f"{glob.escape(start)}*{end}"):
+            if _is_alive(left.name.removeprefix(start).removesuffix(end)):
+                continue
+            if end == _EARLIER and not folder.exists():  # killed when the new one was about to take its place
+                os.replace(left, folder)
             shutil.rmtree(left, ignore_errors=True)
-    partial, earlier = (folder.parent / f".{folder.name}-{what}{os.getpid()}{_PARTIAL}" for what in ("", "earlier-"))
+    partial, earlier = (folder.parent / f"{start}{os.getpid()}{end}" for end in (_PARTIAL, _EARLIER))
     partial.mkdir()
     try:
         yield partial
@@ -287,6 +300,8 @@ def _in_place(folder: Path) -> Iterator[Path]:
         os.replace(partial, folder)
         _flush(folder.parent)
     finally:
+        if earlier.exists() and not folder.exists():
+            os.replace(earlier, folder)
         for left in (partial, earlier):
             shutil.rmtree(left, ignore_errors=True)
 
@@ -300,7 +315,14 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
+def _host() -> str:
+    return re.sub(r"[^0-9A-Za-z]", "_", socket.gethostname())
+
+
 def _is_alive(pid: str) -> bool:
+    """Whether another process of this machine has this number."""
+    if pid == str(os.getpid()):
+        return False
     try:
         os.kill(int(pid), 0)
     except (ProcessLookupError, ValueError):

@@ -33,6 +33,20 @@ CARD = "README.md"
 CONFIG, ADAPTER, LANGUAGE_MODEL, TOKENIZER = "config.yaml", "adapter", "llm", "tokenizer"
 ENCODER, PROJECTOR = "encoder.safetensors", "projector.safetensors"
 
+LLM_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+"""One of these makes transformers read safetensors, and no file of torch's own format that may lie beside them."""
+
+_CONTENT: dict[str, type] = {
+    "train_id": str,
+    "cell_id": str,
+    "stage_ids": list,
+    "llm": dict,
+    "sources": dict,
+    "plugins": list,
+    "files": dict,
+}
+_OF_LLM = ("identity", "origin", "shipped", "adapter", "merged")
+
 WORTH_A_BAR = 500_000_000  # bytes, from which on reading them is a wait
 
 
@@ -45,17 +59,69 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """What an exported folder says of itself.
 
     Raises:
-        UserError: the file cannot be read, or a later version of molgraft wrote it.
+        UserError: the file cannot be read, lacks something, names files outside the folder, or a later version of
+            molgraft wrote it.
     """
     manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or not {"format", "llm", "files"} <= manifest.keys():
-        raise UserError(f"{folder / MANIFEST}: is not what `molgraft export` writes")
+    if not isinstance(manifest, dict) or "format" not in manifest:
+        raise _not_ours(folder, "it has no format")
     if manifest["format"] != FORMAT:
         raise UserError(
             f"{folder}: is of format {manifest['format']}, written by molgraft {manifest.get('molgraft')}; this one "
             f"reads format {FORMAT}"
         )
+    _check_content(folder, manifest)
+    for name in (*manifest["files"], *manifest["sources"].values()):
+        if not _is_below(folder, name):
+            raise _not_ours(folder, f"it names {name!r}, which is not in the folder")
+    needed = {CONFIG, ENCODER, PROJECTOR}
+    if manifest["llm"]["adapter"]:
+        needed.add(f"{ADAPTER}/adapter_model.safetensors")  # without it peft reads a file of torch's own format
+    if absent := sorted(needed - manifest["files"].keys()):
+        raise _not_ours(folder, f"it does not list {', '.join(absent)}")
+    weights = {f"{LANGUAGE_MODEL}/{name}" for name in LLM_WEIGHTS}
+    if manifest["llm"]["shipped"] and not weights & manifest["files"].keys():
+        raise _not_ours(folder, f"it lists no {LANGUAGE_MODEL}/{LLM_WEIGHTS[0]}")
     return manifest
+
+
+def _check_content(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Makes sure that all is there that loading and asking read.
+
+    Raises:
+        UserError: something is missing, or of another kind.
+    """
+    faults = [name for name, kind in _CONTENT.items() if not isinstance(manifest.get(name), kind)]
+    faults += [f"llm.{name}" for name in _OF_LLM if "llm" not in faults and name not in manifest["llm"]]
+    if "files" not in faults:
+        complete = (
+            isinstance(known, dict) and {"bytes", "sha256"} <= known.keys() for known in manifest["files"].values()
+        )
+        faults += [] if all(complete) else ["files.bytes and files.sha256"]
+    if "sources" not in faults and not all(isinstance(place, str) for place in manifest["sources"].values()):
+        faults.append("sources")
+    if "plugins" not in faults:
+        complete = (isinstance(known, dict) and {"name", "file"} <= known.keys() for known in manifest["plugins"])
+        faults += [] if all(complete) else ["plugins.name and plugins.file"]
+    if faults:
+        raise _not_ours(folder, f"{', '.join(faults)} is missing or of another kind")
+
+
+def _is_below(folder: Path, name: str) -> bool:
+    """Whether a file that the manifest names is in the folder, and no link leads out of it."""
+    path, root = Path(name), folder.resolve()
+    # In the cache of the hub, a snapshot's files are links to what lies beside all snapshots.
+    roots = (root, root.parents[1] / "blobs") if root.parent.name == "snapshots" else (root,)
+    if path.is_absolute() or ".." in path.parts or path == Path():
+        return False
+    return any((folder / path).resolve().is_relative_to(allowed) for allowed in roots)
+
+
+def _not_ours(folder: Path, fault: str) -> UserError:
+    return UserError(
+        f"{folder / MANIFEST}: is not what `molgraft export` writes: {fault}; copy the folder again, or export the run "
+        "again"
+    )
 
 
 def verify(folder: Path, manifest: Mapping[str, Any], runtime: Runtime) -> None:
@@ -137,7 +203,11 @@ def exported_llm(
     """
     known = manifest["llm"]
     if known["shipped"]:
+        if llm is not None:
+            raise UserError(f"--llm: {folder} holds its language model; it is for an export that only names it")
         return LocatedModel(folder / LANGUAGE_MODEL, known["identity"], known["origin"])
+    if llm is not None and not llm.expanduser().is_dir():
+        raise UserError(f"--llm: {llm}: no such folder")
     named = config.llm if llm is None else replace(config.llm, name=str(llm), revision=None)
     try:
         located = locate(named, runtime)

@@ -68,7 +68,8 @@ def _index(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for entry in result["evaluations"]:
         task = {"type": "text-generation", "name": entry["task"]}
         limited = " (LIMITED: a part of the split)" if entry["limited"] else ""
-        data = {"type": entry["data"], "name": f"{entry['data']}{limited}", "split": entry["split"]}
+        name = _shown(entry["data"])
+        data = {"type": name, "name": f"{name}{limited}", "split": entry["split"]}
         metrics = [
             {"type": metric, "name": f"{metric} ({score['protocol']}, n={score['n']})", "value": found["value"]}
             for score in entry["scores"]
@@ -134,7 +135,8 @@ def _loading(name: str, config: RunConfig, manifest: Mapping[str, Any]) -> Itera
     if not llm["shipped"]:
         yield (
             f"The language model is not in this folder. It is {escaped(llm['origin'])}, whose files have the identity "
-            f"`{llm['identity']}`; another one is refused."
+            f"`{llm['identity']}`; another one is refused. Where it lies elsewhere, `--llm FOLDER` of "
+            "`molgraft ask` and `molgraft predict`, and `open_model(..., llm=FOLDER)`, say where."
         )
         yield ""
     yield "```sh"
@@ -168,7 +170,7 @@ def _data(manifest: Mapping[str, Any], licence: str | None, catalogue: Catalogue
         data, _, split = key.rpartition("/")
         where = "; ".join(f"{column} = {', '.join(values)}" for column, values in source.get("where", {}).items())
         note = "; ".join(part for part in (source["note"], where) if part)
-        cells = (escaped(data), escaped(split), _code(_shown(source["file"])), f"`{source['sha256']}`")
+        cells = (escaped(_shown(data)), escaped(split), _code(_shown(source["file"])), f"`{source['sha256']}`")
         yield f"| {' | '.join(cells)} | {escaped(_licence(data, catalogue))} | {escaped(note[:_LONGEST])} |"
     yield ""
     yield (
@@ -182,7 +184,7 @@ def _data(manifest: Mapping[str, Any], licence: str | None, catalogue: Catalogue
 
 
 def _shown(file: str) -> str:
-    """A file as a data set names it; of a place on somebody's disk, its name only."""
+    """A file, or a data set that is one, as settings name it; of a place on somebody's disk, its name only."""
     return Path(file).name if Path(file).is_absolute() else file
 
 
@@ -209,7 +211,7 @@ def _scores(config: RunConfig, result: Mapping[str, Any]) -> Iterator[str]:
         graph = entry["graph_input"]["name"]
         told = "" if graph == "real" else f", the graph input {_code(graph)}"
         limited = " **LIMITED: only a part of the split was asked.**" if entry["limited"] else ""
-        yield (f"### {escaped(entry['task'])} on {escaped(entry['data'])}, {escaped(entry['split'])}")
+        yield (f"### {escaped(entry['task'])} on {escaped(_shown(entry['data']))}, {escaped(entry['split'])}")
         yield ""
         generation = entry["generation"]
         yield (

@@ -25,6 +25,7 @@ def predict_exported(
     overrides: Sequence[str] = (),
     *,
     catalogue: Catalogue | None = None,
+    llm: Path | None = None,
 ) -> RunResult:
     """Asks an exported model what its run was asked, or something else, and scores the answers.
 
@@ -34,6 +35,7 @@ def predict_exported(
         runtime: where and on what.
         overrides: settings below `evaluation` and `graph_input.test`.
         catalogue: the data sets known by name.
+        llm: the folder of the language model, for an exported folder that only names it.
 
     Raises:
         UserError: the folder cannot be loaded, a setting is not one of these, or the data are not at hand.
@@ -42,30 +44,33 @@ def predict_exported(
     began = time.monotonic()
     manifest = read_manifest(folder)
     config = exported_config(folder, manifest, overrides)
-    opened = open_model(folder, runtime)
-    llm = exported_llm(folder, config, manifest, runtime)
+    opened = open_model(folder, runtime, llm=llm)
+    located = exported_llm(folder, config, manifest, runtime, llm)
     # What was trained is loaded as it is, so that neither training data nor what training started from is read.
     asked = replace(
         config,
         stages=(),
         pretraining=(),
         released=None,
-        llm=replace(config.llm, name=str(llm.path), revision=None, weights="pretrained"),
+        llm=replace(config.llm, name=str(located.path), revision=None, weights="pretrained"),
     )
     found = prepare(asked, runtime, catalogue)
     merged = bool(manifest["llm"]["merged"])  # whose answers may differ in the last digit, and are not the run's
     prepared = replace(
         found,
         config=config,
-        llm=llm,
+        llm=located,
         stage_ids=tuple(manifest["stage_ids"]),
         train_id=manifest["train_id"] + ("-merged" if merged else ""),
         cell=manifest["cell_id"],
     )
+    trained = opened.reading(prepared.store)
+    layout = replace(trained.layout, style=config.asked_as, text_input=config.asked_in)  # with the overrides
+    trained = replace(trained, layout=layout)
     directory = RunDirectory(output)
     with directory.lock():
         write_text(output / "rejected.csv", rejections_csv(prepared.rejections))
-        ask(opened.reading(prepared.store), prepared, directory, runtime)
+        ask(trained, prepared, directory, runtime)
         entries = score(prepared, directory, runtime)
         summary = _summary(folder, prepared, entries, time.monotonic() - began)
         write_json(directory.result_file, summary)

@@ -27,9 +27,9 @@ from bench.runtime import Runtime
 from bench.trained_model import TrainedModel
 from encoders.store import FeatureStore
 from projectors.none import NoProjector
-from tasks.base import Example, Prediction, Turn
+from tasks.base import Example, Prediction, Task, Turn
 from tasks.data import Catalogue
-from tasks.free_questions import checked, with_molecule, wordings
+from tasks.free_questions import checked, task_of, with_molecule, wordings
 from tasks.prompts import UnwritableMoleculeError
 
 _FEW = 256  # molecules, whose features are not worth being kept for others
@@ -107,8 +107,32 @@ class OpenedModel:
         """
         patterns = [text for task in (self.config.task, *self.config.evaluation_tasks()) for text in wordings(task)]
         turn = Turn("user", with_molecule(checked(question), patterns))
-        task = {"task": self.config.task.name}  # which a projector may read
+        task = {"task": self.task_of(question)}  # which a projector may read
         return self.ask([Example("1", (smiles,), (turn,), meta=task)])[0]
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Every task of the run, its own first."""
+        config = self.config
+        return (config.task, *config.evaluation_tasks(), *(w.task for stage in config.stages for w in stage.tasks))
+
+    def task_of(self, question: str) -> str:
+        """The name of the task that a question is of: the one that words it so, else the run's own.
+
+        Raises:
+            UserError: the projector has gates per task, and none for a question worded so.
+        """
+        projector, run = self.config.projector, self.config.task
+        if "task" not in getattr(projector, "conditioned_on", ()):
+            return (task_of(question, self.tasks) or run).name
+        names: tuple[str, ...] = getattr(projector, "tasks", ())
+        asked = task_of(question, [task for task in self.tasks if task.name in names])
+        if asked is None and run.name not in names:
+            raise UserError(
+                f"projector {projector.name} has gates per task, for {', '.join(names)}; none of these asks the "
+                f"question so, and the run's own task, {run.name}, has no gates: word it as one of these tasks does"
+            )
+        return (asked or run).name
 
     def predict(
         self,
@@ -135,11 +159,21 @@ class OpenedModel:
         trained, asked, refused = self.laid_out(examples, generation, without_graph=without_graph)
         for name, reason in refused.items():
             raise UserError(f"question {name}: {reason}")
-        trained.model.read_graphs()
-        layout, seed = (trained.layout.tokenizer, trained.collator), self.config.seed
         with tempfile.TemporaryDirectory() as folder:
-            kept = file or Path(folder) / "predictions.jsonl"
-            return predict(trained.model, asked, layout, generation, parse, kept, self.runtime, seed=seed)
+            return self.generate(trained, asked, parse, generation, file or Path(folder) / "predictions.jsonl")
+
+    def generate(
+        self,
+        trained: TrainedModel,
+        asked: Sequence[TokenisedExample],
+        parse: Parse,
+        generation: Generation,
+        file: Path,
+    ) -> list[Prediction]:
+        """Predictions for what `laid_out` gave, which are kept in a file line by line; see `predict`."""
+        trained.model.read_graphs()
+        layout = (trained.layout.tokenizer, trained.collator)
+        return predict(trained.model, asked, layout, generation, parse, file, self.runtime, seed=self.config.seed)
 
     def laid_out(
         self, examples: Sequence[Example], generation: Generation, *, without_graph: bool = False

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import UserError
+from bench.exported import MANIFEST, is_exported, sha256_of
 from bench.opened import OpenedModel
 from bench.run_store import write_text
 from tasks.base import Example, Turn
@@ -41,6 +42,19 @@ def read_smiles(path: Path) -> list[Molecule]:
     return found
 
 
+def refuse_place(output: Path, molecules: Path) -> None:
+    """Stops before a model is loaded for answers that could not be written, or would replace the molecules.
+
+    Raises:
+        UserError: they would.
+    """
+    above = next(folder for folder in output.absolute().parents if folder.exists())
+    if output.is_dir() or (output.exists() and output.samefile(molecules)):
+        raise UserError(f"-o {output}: is a folder, or the file of molecules; name another file")
+    if not above.is_dir():
+        raise UserError(f"-o {output}: {above} is a file, and no folder; name another file")
+
+
 def answer_smiles(opened: OpenedModel, model: Path, molecules: Path, question: str | None, output: Path) -> int:
     """Writes a line of JSON for each molecule, and says how many could not be asked about.
 
@@ -48,7 +62,7 @@ def answer_smiles(opened: OpenedModel, model: Path, molecules: Path, question: s
 
     Args:
         opened: the model.
-        model: its folder, by which kept answers are found again.
+        model: its folder, by whose manifest kept answers are found again.
         molecules: see `read_smiles`.
         question: `{molecule}` is where the molecule stands; None for the question of the run's task.
         output: replaced.
@@ -57,16 +71,21 @@ def answer_smiles(opened: OpenedModel, model: Path, molecules: Path, question: s
         UserError: the file cannot be used, or there is no question.
     """
     listed = read_smiles(molecules)
-    asked = _question(opened, question)
+    refuse_place(output, molecules)
+    worded = _question(opened, question)
+    patterns = [text for task in opened.tasks for text in wordings(task)]
+    asked = with_molecule(checked(worded), patterns)
     turns = (Turn("user", asked), Turn("assistant", "", supervised=True))
-    meta = {"task": opened.config.task.name}  # which a projector may read
+    meta = {"task": opened.task_of(worded)}  # which a projector may read
     examples = [Example(str(molecule.line), (molecule.smiles,), turns, meta=meta) for molecule in listed]
-    _, _, refused = opened.laid_out(examples, opened.config.evaluation.generation)
-    named = json.dumps([str(model.resolve()), asked, [(m.line, m.smiles) for m in listed]])
+    generation = opened.config.evaluation.generation
+    trained, answerable, refused = opened.laid_out(examples, generation)
+    # Another model may have taken the folder's place since answers were kept.
+    identity = sha256_of(model / (MANIFEST if is_exported(model) else "manifest.json"))
+    named = json.dumps([identity, asked, meta, [(m.line, m.smiles) for m in listed]])
     kept = output.with_name(f".{output.name}-{hashlib.sha256(named.encode()).hexdigest()[:16]}.partial")
     output.parent.mkdir(parents=True, exist_ok=True)
-    answerable = [example for example in examples if example.id not in refused]
-    predictions = opened.predict(answerable, lambda _, raw: raw, file=kept)
+    predictions = opened.generate(trained, answerable, lambda _, raw: raw, generation, kept)
     answers = {prediction.example_id: prediction for prediction in predictions}
 
     def rows() -> Iterator[dict[str, object]]:
@@ -84,19 +103,16 @@ def answer_smiles(opened: OpenedModel, model: Path, molecules: Path, question: s
 
 
 def _question(opened: OpenedModel, question: str | None) -> str:
-    """The user's turn, with the molecule in its place.
+    """The question as it is given, or the first of the run's own.
 
     Raises:
-        UserError: none is given, and the run's task has none that fits any molecule.
+        UserError: none is given, and the run's tasks have none that fits any molecule.
     """
-    config = opened.config
-    tasks = (config.task, *config.evaluation_tasks())
-    patterns = [text for task in tasks for text in wordings(task)]
-    if question is None:
-        own = own_questions(tasks)
-        if not own:
-            raise UserError(
-                f"task {config.task.name} has no question that can be asked of any molecule; give --question"
-            )
-        question = own[0]
-    return with_molecule(checked(question), patterns)
+    if question is not None:
+        return question
+    own = own_questions(opened.tasks)
+    if not own:
+        raise UserError(
+            f"task {opened.config.task.name} has no question that can be asked of any molecule; give --question"
+        )
+    return own[0]

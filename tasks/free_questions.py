@@ -15,6 +15,7 @@ MOST_CHARACTERS = 20_000
 _PLACE = re.compile(r"\{molecule(?:\.(graph|text))?\}")
 _ANY_PLACE = re.compile(r"\{[A-Za-z_.]+\}")
 _SENTENCE_END = re.compile(r"[.?!](?=\s)")
+_QUESTION = "{question}"
 _DEFAULT = "{molecule}\n"
 _PARTS: dict[str | None, MoleculePart] = {None: "both", "graph": "graph", "text": "text"}
 
@@ -53,12 +54,19 @@ def checked(question: str) -> str:
     return question if _PLACE.search(question) else question.strip()
 
 
+def task_of(question: str, tasks: Sequence[Task]) -> Task | None:
+    """The first of the tasks that words a question so, wherever the molecule stands; None where none does."""
+    words = _words(question)
+    return next((task for task in tasks if any(_is_worded(words, _words(text)) for text in wordings(task))), None)
+
+
 def with_molecule(question: str, patterns: Sequence[str]) -> str:
     """The question with the molecule's place in it, as a turn's text.
 
     A question that names the place itself, as `{molecule}`, `{molecule.graph}` or `{molecule.text}`, is left as it is.
     Else the molecule stands where the first pattern that says so has it: before its words, behind its last sentence,
-    or one part here and one there; and in a line before the question where no pattern says.
+    or one part here and one there; and in a line before the question where no pattern says. A pattern with
+    `{question}` in it says exactly.
 
     Args:
         question: as `checked` gives it.
@@ -74,8 +82,34 @@ def _bare(text: str) -> str:
     return _PLACE.sub("", text)
 
 
+def _words(text: str) -> str:
+    """A text without places and without what blanks it is set with."""
+    return " ".join(_bare(text).split())
+
+
+def _is_worded(question: str, pattern: str) -> bool:
+    """Whether a question is a pattern, with anything where the pattern has a placeholder."""
+    head, *rest = _ANY_PLACE.split(pattern)
+    if not rest:
+        return question == pattern
+    if not any(character.isalnum() for piece in (head, *rest) for character in piece):
+        return False  # placeholders alone, which fit any question
+    *middle, tail = rest
+    if not (question.startswith(head) and question.endswith(tail) and len(question) >= len(head) + len(tail)):
+        return False
+    between = question[len(head) : len(question) - len(tail)]
+    for piece in filter(None, middle):
+        _, found, between = between.partition(piece)
+        if not found:
+            return False
+    return True
+
+
 def _surroundings(pattern: str) -> tuple[str, str] | None:
     """What stands before the words of a pattern and behind them, places included; None where it cannot be told."""
+    if _QUESTION in pattern and _PLACE.search(pattern):
+        head, _, tail = pattern.partition(_QUESTION)
+        return head, tail
     places = list(_PLACE.finditer(pattern))
     head = tail = ""
     if places and places[0].start() == 0:

@@ -18,12 +18,20 @@ hypothesis.settings.load_profile("shared machine")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+# What starts, kills and starts again whole processes takes minutes; `make test-slow` runs it, `make test` does not.
+SLOW = ("test_distributed.py", "test_resume.py", "test_export.py", "test_ask.py", "test_tasks_end_to_end.py")
+
 # Files are dealt out to processes in this order. What takes minutes begins first, or it would be waited for at the end.
-LONGEST_FIRST = ("test_resume.py", "test_matrix.py", "test_architecture.py", "test_tasks_end_to_end.py")
+LONGEST_FIRST = (*SLOW, "test_data_registry.py", "test_matrix.py", "test_store.py", "test_architecture.py")
 
 
+# Before pytest itself leaves out what `-m` does not select.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the tests of the longest files first; all else stays as it was."""
+    """Marks the slow tests, and puts the tests of the longest files first; all else stays as it was."""
+    for item in items:
+        if item.path.name in SLOW:
+            item.add_marker(pytest.mark.slow)
     places = {name: place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -20,15 +21,21 @@ import pytest
 import torch
 from conftest import QUICK
 
+from bench.ask_terminal import Screen, converse
 from bench.cli import _status
 from bench.config import Generation
 from bench.conversation import Conversation, as_mapping
 from bench.errors import UserError
 from bench.experiment import run
+from bench.model import wire
 from bench.opened import OpenedModel, open_model
 from bench.preset import load_config
 from bench.runtime import Runtime
-from tasks.base import Example, TaskError
+from projectors.base import Projector
+from projectors.dynamic import Dynamic
+from tasks.base import Example, Task, TaskError
+from tasks.instruction import Instruction
+from tasks.iupac import Iupac
 from tasks.prompts import as_text, prompt_of
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
@@ -160,7 +167,7 @@ def test_an_answer_is_what_the_run_itself_writes(
 def test_gates_are_those_of_the_projector_and_depend_on_the_prompt(opened: Callable[[str], OpenedModel]) -> None:
     model = opened("gated")
     with torch.no_grad():
-        projector = model.trained.model.projector
+        projector: Any = model.trained.model.projector
         projector.u.copy_(torch.randn_like(projector.u))  # two steps leave the gates too close to 1 to see anything
     conversation = Conversation(model)
     conversation.about(ASPIRIN)
@@ -186,6 +193,45 @@ def test_attention_is_told_for_each_level_and_atom(opened: Callable[[str], Opene
     assert mean is not None
     assert mean[0] == pytest.approx(sum(shares[0] for shares in observed.on_atoms.values()) / 4)
     assert json.loads(json.dumps(as_mapping(conversation.exchanges[0])))["attention_on_atoms"]["motif"]
+
+
+def test_gates_per_task_are_those_of_the_task_that_asks_so(opened: Callable[[str], OpenedModel]) -> None:
+    """A model with gates for two tasks, in a run whose own task is one of them, and in one whose own task is not."""
+    model = opened("gated")
+    caption, name = model.config.task, Iupac(data="bundled")
+    projector = Dynamic(hidden=16, conditioned_on=("task",), tasks=("caption", "iupac"))
+    evaluation = replace(model.config.evaluation, tasks=(caption, name))
+
+    def conversation(task: Task, asked: Projector) -> Conversation:
+        torch.manual_seed(0)
+        width = model.trained.model.token_embedding.weight.shape[1]
+        module: Any = asked.build(wire(model.config.encoder, asked), width).eval()
+        with torch.no_grad():
+            module.w.copy_(torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 2.0]])[: len(module.w)])
+        layout = replace(model.trained.layout, projector=asked)
+        grafted = copy.copy(model.trained.model)
+        grafted._modules = {**grafted._modules, "projector": module}
+        config = replace(model.config, task=task, projector=asked, evaluation=evaluation)
+        changed = replace(model, config=config, trained=replace(model.trained, model=grafted, layout=layout))
+        found = Conversation(changed, max_new_tokens=2)
+        found.about(ASPIRIN)
+        return found
+
+    def most_open(found: Conversation, question: str) -> str:
+        gates = found.ask(question).observed.gates["gates"]
+        return max(gates, key=lambda level: gates[level])
+
+    both = conversation(caption, projector)
+    assert most_open(both, "Describe the molecule.") == "atom"
+    assert most_open(both, "What is the IUPAC name of the molecule?") == "graph"
+    assert most_open(both, "What is it?") == "atom"  # the run's own task
+    other = conversation(Instruction(data="bundled-dialogues"), projector)
+    assert most_open(other, "What is the IUPAC name of the molecule?") == "graph"
+    assert other._opened.answer(ASPIRIN, "Describe the molecule.") is not None
+    with pytest.raises(UserError, match=r"gates per task, for caption, iupac; .* task, instruction, has no gates"):
+        other.ask("What is it?")
+    with pytest.raises(UserError, match="has no gates: word it as one of these tasks does"):
+        other._opened.answer(ASPIRIN, "What is it?")
 
 
 def test_a_run_without_a_graph_has_one_answer_and_says_so(opened: Callable[[str], OpenedModel]) -> None:
@@ -363,6 +409,72 @@ def test_json_lines_of_a_pipe(
     assert [next(iter(event)) for event in events] == ["notes", "molecule", "question", "error"]
 
 
+def test_every_line_of_a_pipe_is_answered_by_one_object(
+    trained: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "aspirin.svg"
+    lines = {
+        "": "said",
+        "/help": "said",
+        f"/molecule {ASPIRIN}": "molecule",
+        "What is it?": "question",
+        f"/svg {picture}": "said",
+        "/history": "history",
+        "/new": "new",
+        "/draw": "molecule",
+        "/svg": "error",
+    }
+    assert piped("\n".join([*lines, "/history"]).encode(), [str(trained("talk")), "--json"], monkeypatch) == 0
+    notes, *events, history = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert notes == {"notes": []}
+    assert [next(iter(event)) for event in events] == list(lines.values())
+    assert "/molecule SMILES" in events[1]["said"]
+    assert events[4] == {"said": f"written: {picture}"}
+    assert picture.is_file()
+    assert events[5]["history"] == [events[3]]
+    assert events[6] == {"new": True}
+    assert history == {"history": []}
+
+
+@pytest.mark.parametrize(
+    ("smiles", "svg", "said", "status"),
+    [(ASPIRIN, "/proc/none/x.svg", "cannot be written", 2), ("C" * 301, "large.svg", "at most 300", 0)],
+)
+def test_a_picture_that_fails_loses_no_answer(
+    smiles: str,
+    svg: str,
+    said: str,
+    status: int,
+    trained: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = [str(trained("gated")), "--smiles", smiles, "--svg", svg, "--max-new-tokens", "3", "--json"]
+    assert _status(["ask", *command, "--question", "What is it?"]) == status
+    written = capsys.readouterr()
+    found = json.loads(written.out)
+    assert found["exchanges"][0]["answer"]["tokens"] <= 3
+    assert said in found["svg_error"]
+    assert (said in written.err) == (status == 2)
+    assert piped(b"What is it?", command, monkeypatch) == 0
+    _, molecule, exchange = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert said in molecule["svg_error"]
+    assert said in exchange["svg_error"]
+    assert exchange["answer"]["tokens"] <= 3
+    assert not Path("large.svg").exists()
+
+
+def test_an_unwritable_picture_hides_no_answer_from_people(opened: Callable[[str], OpenedModel]) -> None:
+    out = io.StringIO()
+    screen = Screen(Conversation(opened("gated"), max_new_tokens=3), out, svg=Path("/proc/none/x.svg"))
+    converse(screen, iter([ASPIRIN, "What is it?"]))
+    assert out.getvalue().count("error: /proc/none/x.svg: cannot be written") == 2
+    assert "C9H8O4" in out.getvalue()
+    assert "without the graph" in out.getvalue()
+
+
 @pytest.mark.parametrize("end", [b"\x04", b"\x03", signal.SIGINT, b"/quit\n"])
 def test_a_conversation_in_a_terminal_ends_politely(
     end: bytes | signal.Signals, trained: Callable[[str], Path], opened: Callable[[str], OpenedModel]
@@ -380,9 +492,9 @@ def test_a_conversation_in_a_terminal_ends_politely(
         else:
             os.write(terminal, end)
         rest = _read_until(terminal, None)
+        _, status = os.waitpid(child, 0)  # before the terminal is closed, which would hang up on it
     finally:
         os.close(terminal)  # which ends a child that is still waiting
-    _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0, rest
     assert "Traceback" not in rest
     assert "error" not in rest

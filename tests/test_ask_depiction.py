@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 
 from tasks.base import TaskError, slot
 from tasks.caption import Caption
+from tasks.data import Catalogue
 from tasks.depiction import FULL_DISC, as_svg, atom_name, read_molecule
+from tasks.design import Design
 from tasks.drawing import as_text
-from tasks.free_questions import checked, own_questions, with_molecule, wordings
+from tasks.free_questions import checked, own_questions, task_of, with_molecule, wordings
 from tasks.instruction import Instruction
 from tasks.iupac import Iupac
+from tasks.property import PropertyClassification
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 MOLECULES = (
@@ -143,6 +146,10 @@ def test_pictures_refuse_what_they_cannot_show() -> None:
         ("{molecule}\nDescribe the molecule.", "\ufffc0\ufffc\nWhat is it?"),
         ("{molecule}. ", "\ufffc0\ufffc. What is it?"),
         ("{molecule}\n{question}", "\ufffc0\ufffc\nWhat is it?"),
+        ("{question}\n{molecule}", "What is it?\n\ufffc0\ufffc"),
+        ("{molecule.graph}\n{question} {molecule.text}", "\ufffc0g\ufffc\nWhat is it? \ufffc0t\ufffc"),
+        ("Here is a molecule: {molecule}. {question}", "Here is a molecule: \ufffc0\ufffc. What is it?"),
+        ("{question}", "\ufffc0\ufffc\nWhat is it?"),  # of a plugin's task: without a place, nothing is said of it
         ("Describe this molecule.\n{molecule}", "What is it?\n\ufffc0\ufffc"),
         (
             "{molecule.graph}\nDescribe this molecule. The compound SELFIES sequence is: {molecule.text}.",
@@ -156,6 +163,21 @@ def test_pictures_refuse_what_they_cannot_show() -> None:
 )
 def test_the_molecule_stands_where_training_had_it(pattern: str, turn: str) -> None:
     assert with_molecule("What is it?", [pattern]) == turn
+
+
+@pytest.mark.parametrize(
+    "first_question",
+    [
+        "{question}\n{molecule}",
+        "{molecule.graph}\n{question} {molecule.text}",
+        "Here is a molecule: {molecule}. {question}",
+    ],
+)
+def test_a_first_question_is_followed_as_training_follows_it(first_question: str) -> None:
+    task = Instruction(data="bundled-dialogues", first_question=first_question)
+    plain = Instruction(data="bundled-dialogues")
+    taught, asked = (each.examples("train", Catalogue())[0][0].turns[0].text for each in (task, plain))
+    assert with_molecule(asked.removeprefix(f"{slot(0)}\n"), wordings(task)) == taught
 
 
 def test_a_question_may_name_the_place_itself() -> None:
@@ -192,6 +214,19 @@ def test_the_question_is_kept_and_has_one_place(question: str, pattern: str) -> 
 def test_what_is_no_question_is_refused(question: str, said: str) -> None:
     with pytest.raises(TaskError, match=said):
         checked(question)
+
+
+def test_a_question_is_of_the_task_that_words_it_so() -> None:
+    caption = Caption(data="bundled", question="instructmol")
+    yes_or_no = PropertyClassification(data="bbbp")
+    tasks = [Instruction(data="bundled-dialogues"), caption, Iupac(data="bundled"), yes_or_no, Design(data="bundled")]
+    assert task_of("Describe this molecule.", tasks) is caption
+    assert task_of("{molecule.graph}\n Could you provide a description of this molecule?", tasks) is caption
+    assert task_of("What is the IUPAC name of the molecule?", tasks) is tasks[2]
+    assert task_of("Does this molecule cross the blood-brain barrier? Answer Yes or No.", tasks) is yes_or_no
+    assert task_of("Does this molecule cross it? Answer Yes.", tasks) is None
+    assert task_of("Describe this molecule, please.", tasks) is None  # and not of the tasks that take any words
+    assert task_of("A red dye.\nWrite the SMILES of this molecule.", tasks) is tasks[4]
 
 
 def test_the_questions_that_tasks_have_of_their_own() -> None:

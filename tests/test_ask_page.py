@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -19,6 +20,8 @@ import pytest
 from conftest import QUICK
 from webdriver import Browser
 
+from bench.ask_fragments import MEAN, NOTHING, choices, escaped, gates, heading, picture, problem, talk
+from bench.ask_page import Guard, Message, Receive, Scope, Send, Session, build
 from bench.cli import _status
 from bench.conversation import Answer, Conversation, Exchange, Observation
 from bench.experiment import run
@@ -27,14 +30,15 @@ from bench.preset import load_config
 from bench.runtime import Runtime
 from tasks.depiction import read_molecule
 
-pytest.importorskip("gradio", reason="the page is the optional extra `web`: pip install gradio")
-
-from bench.ask_fragments import MEAN, NOTHING, choices, escaped, gates, heading, picture, problem, talk
-from bench.ask_page import Session, build
-
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 HOSTILE = "<img src=x onerror=alert(1)>\"'&{{7*7}}${7*7}`"
 WITH_BROWSER = "MOLGRAFT_BROWSER"
+
+
+@pytest.fixture(scope="module")
+def toolkit() -> None:
+    """For tests of the page itself; what stands on it and who may read it is tried without."""
+    pytest.importorskip("gradio", reason="the page is the optional extra `web`: pip install gradio")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +66,7 @@ def conversation(folder: Path, session_cache: Path) -> Conversation:
 
 
 @pytest.fixture(scope="module")
-def address(conversation: Conversation, folder: Path) -> Iterator[str]:
+def address(toolkit: None, conversation: Conversation, folder: Path) -> Iterator[str]:
     """The page, served at a free port."""
     import uvicorn
 
@@ -127,6 +131,7 @@ def test_the_page_loads_nothing_from_outside_and_has_a_policy_that_says_so(addre
         {"Host": "127.0.0.1.evil.example:80"},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Host": "["},
     ],
 )
 def test_other_sites_are_refused(address: str, headers: dict[str, str]) -> None:
@@ -136,6 +141,55 @@ def test_other_sites_are_refused(address: str, headers: dict[str, str]) -> None:
         assert text == "this page is for the machine that it runs on\n"
 
 
+def guarded(
+    kind: str, headers: Mapping[str, str], hosts: frozenset[str] | None = frozenset({"127.0.0.1", "::1"})
+) -> list[Message]:
+    """What is sent back to a request of a kind, by the guard or else by an application that accepts all."""
+    sent: list[Message] = []
+
+    async def accepts(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(
+            {"type": "websocket.accept"} if kind == "websocket" else {"type": "http.response.start", "status": 200}
+        )
+
+    async def receive() -> Message:
+        return {"type": f"{kind}.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": kind, "headers": [(name.encode(), value.encode()) for name, value in headers.items()]}
+    asyncio.run(Guard(accepts, hosts)(scope, receive, send))
+    return sent
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "127.0.0.1:7860", "origin": "https://evil.example"},
+        {"host": "evil.example"},
+        {"host": "["},
+        {"host": "127.0.0.1", "origin": "http://["},
+        {},
+    ],
+)
+def test_the_guard_refuses_each_kind_of_request_in_its_own_way(headers: dict[str, str]) -> None:
+    assert guarded("websocket", headers) == [{"type": "websocket.close", "code": 1008}]
+    start, body = guarded("http", headers)
+    assert (start["type"], start["status"]) == ("http.response.start", 403)
+    assert body["type"] == "http.response.body"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:7860", "[::1]:7860"])
+def test_the_guard_lets_the_own_page_through(host: str) -> None:
+    headers = {"host": host, "origin": f"http://{host}"}
+    assert guarded("websocket", headers) == [{"type": "websocket.accept"}]
+    (start,) = guarded("http", headers)
+    assert start["status"] == 200
+    assert b"content-security-policy" in dict(start["headers"])
+    assert guarded("websocket", {"host": "any.example"}, hosts=None) == [{"type": "websocket.accept"}]
+
+
 def test_files_of_this_machine_are_not_served(address: str) -> None:
     for path in ("/gradio_api/file=/etc/passwd", "/gradio_api/file=pyproject.toml", "/../../etc/passwd", "/docs"):
         status, _, text = fetched(address + path)
@@ -143,6 +197,7 @@ def test_files_of_this_machine_are_not_served(address: str) -> None:
         assert "root:" not in text
 
 
+@pytest.mark.usefixtures("toolkit")
 def test_visitors_have_conversations_of_their_own(conversation: Conversation) -> None:
     session = Session(conversation)
     first, drawn, _, said, trouble, _ = session.turn_to(ASPIRIN, None, MEAN)
@@ -161,6 +216,7 @@ def test_visitors_have_conversations_of_their_own(conversation: Conversation) ->
     assert first.exchanges == []
 
 
+@pytest.mark.usefixtures("toolkit")
 def test_mistakes_are_said_on_the_page(conversation: Conversation) -> None:
     session = Session(conversation)
     current, *_ = session.turn_to(ASPIRIN, None, MEAN)
@@ -200,6 +256,7 @@ def test_no_text_becomes_markup() -> None:
     assert "Both answers are the same" in pieces[2]
 
 
+@pytest.mark.usefixtures("toolkit")
 def test_a_page_that_cannot_be_served_is_refused(
     folder: Path, session_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

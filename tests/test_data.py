@@ -129,7 +129,7 @@ def test_built_in_descriptions(path):
     assert dataset.description.summary
     assert dataset.description.licence
     for sources in dataset.description.splits.values():
-        assert all(source.sha256 or source.git_blob or path.stem == "bundled" for source in sources)
+        assert all(source.sha256 or source.git_blob or path.stem.startswith("bundled") for source in sources)
         assert all(re.search(r"/[0-9a-f]{40}/", source.url) for source in sources if source.url)  # a commit
 
 
@@ -150,7 +150,7 @@ def test_missing_data_says_what_where_and_how(empty_roots):
 
 def test_unknown_names():
     assert "did you mean 'chebi20'?" in message(lambda: Catalogue().get("chebi-20"))
-    assert "bundled, caption-pool, chebi20," in message(lambda: Catalogue().get("zzz"))
+    assert "bundled, bundled-dialogues, caption-pool, chebi20," in message(lambda: Catalogue().get("zzz"))
     assert "no file nowhere.yaml" in message(lambda: Catalogue().get("nowhere.yaml"))
     assert "no split 'validation'" in message(lambda: Catalogue().get("caption-pool").rows("validation"))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,6 +32,7 @@ from bench.prepare import small_language_model
 from bench.preset import load_config
 from bench.run_store import read_json, read_jsonl
 from bench.runtime import Runtime
+from bench.smiles_answers import answer_smiles
 from bench.trainer import log_likelihoods
 from encoders.gin import Gin
 from tasks.base import Example, Prediction
@@ -52,6 +55,11 @@ CASES: dict[str, tuple[str, ...]] = {
     "embeddings": (stages("full", "lora", "full"), "projector={name: linear, level: graph}"),
     "text": ("encoder=none", "projector=none", "text_input=smiles", stages("frozen", "lora")),
     "untrained": ("stages=[]",),
+    "prompts": (
+        "stages=[{name: tune, steps: 3, batch_size: 4, checkpoint_every: 9, trains: {projector: full, llm: lora}, "
+        'prompt: {chat: {name: plain, answer_end: "\\n"}, system: "First."}, text_input: smiles}]',
+        'evaluation.prompt={chat: {name: vicuna, answer_end: "e"}, system: Asked.}',
+    ),
     "qformer": (
         "projector={name: qformer, num_query_tokens: 3, hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4, "
         "intermediate_size: 48}",
@@ -141,7 +149,7 @@ def exported(
     """The export of a case, made once."""
     made: dict[Any, Path] = {}
 
-    def folder(case: str, **wanted: bool) -> Path:
+    def folder(case: str, **wanted: Any) -> Path:
         key = (case, *wanted.items())
         if key not in made:
             made[key] = tmp_path_factory.mktemp("exports") / case
@@ -157,10 +165,14 @@ def elsewhere(tmp_path: Path) -> Runtime:
     return Runtime(runs=tmp_path / "runs", cache=tmp_path / "cache", device="cpu", offline=True, progress=False)
 
 
+def questions_file(folder: Path) -> Path:
+    (file,) = (folder / "predictions").glob("*.questions.jsonl")
+    return file
+
+
 def questions(folder: Path) -> list[Example]:
     config = load_config(str(folder / "config.yaml"))
-    (file,) = (folder / "predictions").glob("*.questions.jsonl")
-    asked = {row["example_id"] for row in read_jsonl(file)}
+    asked = {row["example_id"] for row in read_jsonl(questions_file(folder))}
     examples, _ = config.task.examples("test", Catalogue())
     return [example for example in examples if example.id in asked]
 
@@ -280,6 +292,7 @@ import json, sys
 from pathlib import Path
 from bench.opened import open_model
 from bench.runtime import Runtime
+from bench.smiles_answers import answer_smiles
 from tasks.base import Example, Turn
 examples = [
     Example(e["id"], tuple(e["molecules"]), tuple(Turn(**t) for t in e["turns"]))
@@ -354,6 +367,37 @@ def test_predict_on_an_export(
     assert "only settings below `evaluation`" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("evaluation.text_input=smiles",),
+        ('evaluation.prompt={chat: {name: vicuna, answer_end: "e"}, system: Asked., molecule: "Look: {graph}"}',),
+    ],
+)
+def test_an_export_is_asked_as_its_run_would_be(
+    settings: tuple[str, ...],
+    exported: Callable[..., Path],
+    trained: Callable[[str], Path],
+    session_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MOLGRAFT_CACHE", str(session_cache))
+    monkeypatch.chdir(tmp_path)
+    before = questions_file(trained("lora"))
+    copy = Path(trained("lora").name)
+    shutil.copytree(trained("lora"), copy)
+    shutil.rmtree(copy / "predictions")
+    chosen = [word for setting in settings for word in ("--set", setting)]
+    for words in ([str(copy)], [str(exported("lora")), "-o", "out"]):
+        assert _status(["predict", *words, *chosen, "--quiet", "--device", "cpu", "--offline"]) == 0
+    of_run, of_export = questions_file(copy), questions_file(Path("out"))
+    assert [row["prompt"] for row in read_jsonl(of_run)] != [row["prompt"] for row in read_jsonl(before)]
+    assert of_export.name == of_run.name != before.name
+    assert read_jsonl(of_export) == read_jsonl(of_run)
+    assert predictions(Path("out")) == predictions(copy)
+
+
 def test_answers_about_a_file_of_smiles(
     exported: Callable[..., Path],
     trained: Callable[[str], Path],
@@ -386,15 +430,58 @@ def test_answers_about_a_file_of_smiles(
     ):
         assert _status(["predict", str(trained("lora")), *arguments]) == 2
         assert message in capsys.readouterr().err
+    Path("a").mkdir()
+    Path("same.smi").hardlink_to("some.smi")
+    for output in ("some.smi", "./some.smi", "same.smi", "a"):
+        assert _status(["predict", str(trained("lora")), "--smiles", "some.smi", "-o", output]) == 2
+        said = f"-o {Path(output)}: is a folder, or the file of molecules; name another file"
+        assert capsys.readouterr().err.strip() == f"error: {said}"
+    assert _status(["predict", str(trained("lora")), "--smiles", "some.smi", "-o", "a.jsonl/b/c"]) == 2
+    assert "a.jsonl is a file, and no folder" in capsys.readouterr().err
+    assert Path("some.smi").read_text().startswith("CCO  ethanol")
     Path("some.smi").write_text("\n \n")
     assert _status(["predict", str(trained("lora")), "--smiles", "some.smi"]) == 2
     assert "holds no molecule" in capsys.readouterr().err
 
 
-def test_a_language_model_that_is_only_named(
-    exported: Callable[..., Path], trained: Callable[[str], Path], parts: dict[str, Path], elsewhere: Runtime
+def test_answers_of_another_model_are_not_gone_on_with(
+    exported: Callable[..., Path], elsewhere: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    molecules, place = tmp_path / "some.smi", tmp_path / "model"
+    molecules.write_text(f"CCO\n{ASPIRIN}\n")
+
+    def answers(case: str, output: str) -> list[Any]:
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(exported(case), place)
+        answer_smiles(open_model(place, elsewhere), place, molecules, "What is it?", tmp_path / output)
+        return list(read_jsonl(tmp_path / output))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    expected = answers("full", "fresh.jsonl")
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.smiles_answers.write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            answers("lora", "a.jsonl")
+    (kept,) = tmp_path.glob(".a.jsonl-*.partial")
+    assert len(read_jsonl(kept)) == 2
+    assert answers("full", "a.jsonl") == expected
+    assert answers("lora", "a.jsonl") != expected
+
+
+def test_a_language_model_that_is_only_named(
+    exported: Callable[..., Path],
+    trained: Callable[[str], Path],
+    parts: dict[str, Path],
+    elsewhere: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("MOLGRAFT_CACHE", str(elsewhere.cache))
     folder, moved = exported("molx"), parts["llm"].with_name("moved")
+    assert "`--llm FOLDER`" in (folder / "README.md").read_text()
     adapter = json.loads((folder / "adapter" / "adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == "llm"  # and not where it lies here
     assert str(parts["llm"]) not in (folder / "README.md").read_text()
@@ -404,6 +491,24 @@ def test_a_language_model_that_is_only_named(
             open_model(folder, elsewhere)
         expected = predictions(trained("molx"))
         assert asked_again(open_model(folder, elsewhere, llm=moved), questions(trained("molx"))) == expected
+        quiet, named = ["--quiet", "--offline", "--device", "cpu"], ["--llm", str(moved)]
+        assert _status(["predict", str(folder), *quiet, "-o", str(tmp_path / "out")]) == 2
+        assert "Give its folder by --llm" in capsys.readouterr().err
+        assert _status(["predict", str(folder), *quiet, *named, "-o", str(tmp_path / "out")]) == 0
+        assert predictions(tmp_path / "out") == expected
+        assert _status(["ask", str(folder), *quiet, *named, "--smiles", "CCO", "--question", ""]) == 0
+        molecules = tmp_path / "some.smi"
+        molecules.write_text("CCO\n")
+        about = ["--smiles", str(molecules), "-o", str(tmp_path / "a.jsonl")]
+        assert _status(["predict", str(folder), *quiet, *named, *about]) == 0
+        capsys.readouterr()
+        for place, arguments, message in (
+            (folder, ["--llm", "not/here"], "--llm: not/here: no such folder"),
+            (trained("lora"), named, "is no exported folder; a run names its language model itself"),
+            (exported("lora"), named, "holds its language model; it is for an export that only names it"),
+        ):
+            assert _status(["predict", str(place), *quiet, *arguments]) == 2
+            assert message in capsys.readouterr().err
         config = moved / "generation_config.json"
         written = config.read_text()
         config.write_text(written.replace("{", '{"temperature": 0.5,', 1))
@@ -473,6 +578,85 @@ def test_a_spoilt_folder_is_not_loaded(
         open_model(tmp_path / "copy", elsewhere)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *(
+            (
+                {key: None},
+                rf"export.json: is not what `molgraft export` writes: {key} is missing or of another kind; copy",
+            )
+            for key in ("sources", "plugins", "stage_ids", "train_id", "cell_id", "llm", "files")
+        ),
+        ({"llm": {"shipped": True}}, r"llm.identity, llm.origin, llm.adapter, llm.merged is missing"),
+        ({"sources": {"a": 1}}, "sources is missing or of another kind"),
+        ({"sources": {"a": "/etc"}}, "it names '/etc', which is not in the folder"),
+        ({"sources": {"a": "sources/../../b"}}, r"it names 'sources/../../b', which is not in the folder"),
+        ({"files": {"../a": {"bytes": 1, "sha256": "0"}}}, "it names '../a', which is not in the folder"),
+        ({"files": {"out/a": {"bytes": 1, "sha256": "0"}}}, "it names 'out/a', which is not in the folder"),
+        ({"files": {"a": {"bytes": 1}}}, "files.bytes and files.sha256 is missing"),
+        (
+            {"files": {"a": {"bytes": 1, "sha256": "0"}}},
+            "it does not list adapter/adapter_model.safetensors, config.yaml",
+        ),
+    ],
+)
+def test_a_manifest_that_is_not_whole_or_leads_elsewhere_is_one_message(
+    change: dict[str, Any], message: str, exported: Callable[..., Path], elsewhere: Runtime, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(exported("lora"), folder)
+    (tmp_path / "a").write_text("0")
+    (folder / "out").symlink_to(tmp_path)
+    kept = {name: value for name, value in read_json(folder / MANIFEST).items() if change.get(name, "") is not None}
+    (folder / MANIFEST).write_text(json.dumps({**kept, **{k: v for k, v in change.items() if v is not None}}))
+    with pytest.raises(UserError, match=message):
+        open_model(folder, elsewhere)
+
+
+def test_a_language_model_in_a_format_of_torch_is_not_read(
+    exported: Callable[..., Path], elsewhere: Runtime, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(exported("lora"), folder)
+    manifest = read_json(folder / MANIFEST)
+    weights = load_file(folder / "llm" / "model.safetensors")
+    torch.save(weights, folder / "llm" / "pytorch_model.bin")
+    (folder / "llm" / "model.safetensors").unlink()
+    del manifest["files"]["llm/model.safetensors"]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"it lists no llm/model\.safetensors"):
+        open_model(folder, elsewhere)
+
+
+def test_weights_that_transformers_does_not_read_are_no_language_model(
+    parts: dict[str, Path], runtime: Runtime, elsewhere: Runtime, tmp_path: Path
+) -> None:
+    """Some folders hold a file of another layout in safetensors, and what transformers reads in torch's own format."""
+    llm = tmp_path / "llm"
+    shutil.copytree(parts["llm"], llm)
+    torch.save(load_file(llm / "model.safetensors"), llm / "pytorch_model.bin")
+    (llm / "model.safetensors").rename(llm / "consolidated.safetensors")
+    made = run(load_config("demo", [*QUICK, *SHORT, *CASES["untrained"], f"llm.name={llm}"]), runtime).run.path
+    export_run(made, tmp_path / "out", runtime, Wanted(with_llm=True))
+    assert "llm/model.safetensors" in read_json(tmp_path / "out" / MANIFEST)["files"]
+    assert not (tmp_path / "out" / "llm" / "pytorch_model.bin").exists()
+    assert asked_again(open_model(tmp_path / "out", elsewhere), questions(made)) == predictions(made)
+
+
+def test_a_snapshot_in_the_cache_of_the_hub_is_read(
+    exported: Callable[..., Path], elsewhere: Runtime, tmp_path: Path
+) -> None:
+    snapshot, blobs = tmp_path / "models--me--model" / "snapshots" / "0a1b", tmp_path / "models--me--model" / "blobs"
+    shutil.copytree(exported("text"), snapshot)
+    blobs.mkdir()
+    for file in [path for path in snapshot.rglob("*") if path.is_file()]:
+        blob = blobs / sha256_of(file)
+        shutil.move(file, blob)
+        file.symlink_to(os.path.relpath(blob, file.parent))
+    assert open_model(snapshot, elsewhere).config.name == "demo"
+
+
 def test_the_card_may_be_edited(exported: Callable[..., Path], elsewhere: Runtime, tmp_path: Path) -> None:
     shutil.copytree(exported("text"), tmp_path / "copy")
     (tmp_path / "copy" / "README.md").write_text("Mine.")
@@ -533,6 +717,68 @@ def test_nothing_foreign_is_overwritten(trained: Callable[[str], Path], runtime:
         export_run(trained("text"), foreign / "thesis.tex", runtime)
     assert (foreign / "thesis.tex").read_text() == "years of work"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["foreign", "out"]
+
+
+def test_an_empty_folder_that_one_stands_in(
+    trained: Callable[[str], Path], session_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOLGRAFT_CACHE", str(session_cache))
+    folder = tmp_path / "aspirin-model"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert _status(["export", str(trained("text")), "-o", ".", "--quiet"]) == 0
+    assert Path.cwd() == folder
+    assert is_exported(Path())
+    assert "\n# aspirin-model\n" in Path("README.md").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["aspirin-model"]
+    (tmp_path / "link").symlink_to(folder)
+    assert _status(["export", str(trained("text")), "-o", str(tmp_path / "link"), "--quiet"]) == 2
+
+
+def test_an_export_that_cannot_take_its_place_leaves_the_earlier_one(
+    trained: Callable[[str], Path], runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, replace = tmp_path / "out", os.replace
+    export_run(trained("text"), out, runtime, Wanted(licence="mit"))
+    before = (out / MANIFEST).read_text()
+
+    def fails(source: Any, target: Any) -> None:
+        if Path(target) == out and Path(source).suffix == ".partial":
+            raise PermissionError("no")
+        replace(source, target)
+
+    run_folder = trained("text")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", fails)
+        with pytest.raises(PermissionError):
+            export_run(run_folder, out, runtime, Wanted(licence="apache-2.0"))
+    assert (out / MANIFEST).read_text() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_another_machine_is_writing_stays(
+    trained: Callable[[str], Path], runtime: Runtime, tmp_path: Path
+) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = re.sub(r"[^0-9A-Za-z]", "_", socket.gethostname())
+    theirs = (
+        f".out-other-{dead.pid}.partial",
+        f".out-{host}-{os.getppid()}.partial",
+        f".out-2-{host}-{dead.pid}.partial",
+    )
+    for name in (*theirs, f".out-{host}-{dead.pid}.partial"):
+        (tmp_path / name).mkdir()
+    export_run(trained("text"), tmp_path / "earlier", runtime)
+    # Killed between moving the earlier export away and moving the new one into its place.
+    (tmp_path / "earlier").rename(tmp_path / f".out-{host}-{dead.pid}.earlier")
+    broken = tmp_path / "run"
+    shutil.copytree(trained("text"), broken)
+    (broken / "result.json").write_text("{")
+    with pytest.raises(UserError, match=r"result\.json: not readable"):  # while the card is written
+        export_run(broken, tmp_path / "out", runtime)
+    assert is_exported(tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "run", *theirs}
 
 
 _KILLED = """
@@ -658,7 +904,29 @@ def test_names_from_data_do_not_act_on_the_card(trained: Callable[[str], Path], 
     table = next(line for line in outside.splitlines() if line.startswith("| ") and "0" * 64 in line)
     cells = table.replace("\\|", "").strip("|").split("|")
     assert len(cells) == 6
-    in_code = escaped(evil)
-    assert "<script>" not in in_code
-    assert "\n" not in in_code
-    assert "[x]" not in in_code
+    fenced = re.compile(r"^(`{3,})\w*\n.*?\n\1$", re.DOTALL | re.MULTILINE)
+    in_code = re.compile(r"(?<![`\\])(`+)(?!`).*?(?<!`)\1(?!`)")
+    shown = in_code.sub("", fenced.sub("", text))
+    assert "alert" in shown  # names of tasks and data sets stand in the open
+    assert "<script" not in shown
+    plain = escaped(evil)
+    assert "<script>" not in plain
+    assert "\n" not in plain
+    assert "[x]" not in plain
+
+
+def test_the_card_shows_a_data_set_that_is_a_file_by_its_name(
+    exported: Callable[..., Path], trained: Callable[[str], Path], tmp_path: Path
+) -> None:
+    shutil.copytree(trained("text"), tmp_path / "run")
+    manifest, place = read_json(exported("text") / MANIFEST), tmp_path / "mine.yaml"
+    source = next(iter(manifest["data"].values()))
+    manifest["data"] = {f"{place}/test": {**source, "file": str(place.with_suffix(".csv"))}}
+    result = read_json(tmp_path / "run" / "result.json")
+    result["evaluations"][0]["data"] = str(place)
+    (tmp_path / "run" / "result.json").write_text(json.dumps(result))
+    config = load_config(str(tmp_path / "run" / "config.yaml"))
+    card = write_card("model", config, manifest, tmp_path / "run", None, Catalogue())
+    assert "| mine.yaml | test | `mine.csv` |" in card
+    assert "on mine.yaml, test" in card
+    assert str(tmp_path) not in card

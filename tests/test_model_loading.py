@@ -219,7 +219,7 @@ def test_whole_language_models_are_not_trained_in_few_bits():
 @pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
 def test_without_bitsandbytes_it_is_said_what_to_install(runtime: Runtime, tmp_path: Path):
     where = located(saved_model(tmp_path / "llm"), runtime)
-    with pytest.raises(ConfigError, match=r"llm\.quantisation: is 8bit, .* pip install 'molgraft\[quantisation\]'"):
+    with pytest.raises(ConfigError, match=r"llm\.quantisation: is 8bit, .*`pip install 'molgraft\[quantisation\]'"):
         load(where, "bf16", quantisation="8bit")
 
 

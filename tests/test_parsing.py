@@ -62,7 +62,7 @@ def written(tmp_path: Path):
 @pytest.mark.parametrize("name", sorted(shipped_files("presets")))
 def test_every_preset_is_read_and_written_back_as_it_is(name: str) -> None:
     config = load_config(name)
-    assert config.name == name
+    assert config.name in (name, f"{name}-smoke")  # the scale is named where there are several
     written = yaml.safe_dump(to_mapping(config))
     assert build(RunConfig, yaml.safe_load(written), COMPONENTS) == config
 

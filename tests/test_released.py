@@ -25,6 +25,7 @@ from transformers import RobertaModel
 from bench.cli import _status
 from bench.config import Lora
 from bench.errors import ConfigError
+from bench.export import export_run
 from bench.identity import Inputs, train_id
 from bench.language_model import attach_lora, embedding_width
 from bench.model import GraphLanguageModel, wire
@@ -766,6 +767,11 @@ def test_molx(with_adapters: bool, pooler: bool, golden: Path, tmp_path: Path) -
     assert torch.equal(tokens[3, 1:], state["xprompt"])
     stranger = grafted(encoder, Fusion(hidden=16), files.llama(width=14, heads=1), R8 if with_adapters else None)
     refused(released, stranger, "llm.name: is another language model than the file's")
+    # Training changes what the file's embeddings are compared with, and not where its tensors go.
+    with torch.no_grad():
+        model.token_embedding.weight.add_(1)
+    assert released.account(model).tensors.keys() == wanted
+    refused(released, model, "llm.name: is another language model than the file's")
     fewer = grafted(replace(encoder, smiles=None), Fusion(hidden=16, levels=("graph", "fingerprint")), own)
     refused(released, fewer, "projector.levels: leaves out a view that MolX has")
 
@@ -906,6 +912,33 @@ def test_the_instructmol_preset_trains_on_from_its_released_folder(
     torch.testing.assert_close(model.state_dict()["projector.linear.weight"], start, **close)
     name = "base_model.model.model.layers.1.mlp.up_proj.lora_B.default.weight"
     torch.testing.assert_close(model.llm.state_dict()[name], theirs.state_dict()[name], **close)
+
+
+def test_a_run_that_trained_on_from_a_frozen_network_is_exported(
+    here: Path, golden: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the file's parameters are compared with before training is another network after it."""
+    path, _, weights = instructmol_files(golden, here)
+    llm = files.saved(files.llama(), here / "vicuna")
+    trains = "{encoder: full, projector: full, llm: lora}"
+    settings = (
+        f"encoder.weights={weights}",
+        "encoder.scheme.chirality_rows=5",
+        "llm.lora={r: 4, alpha: 16, targets: [q_proj, up_proj]}",
+        f"released={{name: instructmol, path: {path}}}",
+        "limits={train: 8, validation: 4}",
+        f"stages=[{{name: more, steps: 3, batch_size: 2, trains: {trains}, optimiser: {{lr: 0.1}}}}]",
+    )
+    assert _status(run("instructmol-g", llm, *settings)) == 0
+    result = json.loads(capsys.readouterr().out)
+    runtime = Runtime(device="cpu", offline=True, progress=False)
+    trained = open_model(result["run"], runtime).trained.model
+    refused(InstructMol(path=str(path)), trained, "encoder.weights: is another network than the file's frozen one")
+    manifest = export_run(Path(result["run"]), here / "out", runtime)
+    assert not manifest["llm"]["trained"]
+    found, expected = open_model(here / "out", runtime).trained.model.state_dict(), trained.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_the_molca_preset_asks_as_its_released_checkpoint(

@@ -64,15 +64,17 @@ class ReleasedWeights(ABC):
     def account(self, model: GraphLanguageModel) -> Reading:
         """Where every tensor of the files goes in this model, or why it goes nowhere.
 
+        Names and shapes decide, so that the model may have been trained since.
+
         Raises:
             ConfigError: a file cannot be read safely, is of another system, or does not fit the model.
         """
 
     def read(self, model: GraphLanguageModel) -> Mapping[str, Tensor]:
-        """The tensors under the names of `model`; the model stays as it is.
+        """The tensors under the names of `model`, which has not been trained yet; it stays as it is.
 
         Raises:
-            ConfigError: see `account`.
+            ConfigError: see `account`; or parts that the files leave to others are not those that they belong to.
         """
         return self.account(model).tensors
 

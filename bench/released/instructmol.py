@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -18,6 +19,8 @@ from bench.released.torch_files import State, read_torch
 from encoders.moleculestm import MoleculeStm
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from bench.model import GraphLanguageModel
 
 _TRAINED, _PROJECTOR_ONLY = "non_lora_trainables.bin", "mm_projector.bin"
@@ -55,10 +58,14 @@ class InstructMol(ReleasedWeights):
         needed = place_graph_encoder(ledger, encoder, graph, "encoder.", _ENCODER_WEIGHTS)
         needed |= ledger.names("projector.")
         needed |= place_language_model(ledger, ledger.under("base_model.model."), alpha)
-        reading = ledger.reading(needed)
-        if graph and encoder.weights is not None:
-            _check_frozen(ledger, reading)
-        return reading
+        return ledger.reading(needed)
+
+    def read(self, model: GraphLanguageModel) -> Mapping[str, Tensor]:  # noqa: D102 - inherited
+        given = super().read(model)
+        encoder = getattr(model.encoder, "declaration", None)
+        if isinstance(encoder, MoleculeStm) and encoder.weights is not None:
+            _check_frozen(Ledger(self.name, self.path, given, model))
+        return given
 
     def _read(self) -> tuple[State, float]:
         """The tensors, and the alpha of adapters."""
@@ -89,13 +96,16 @@ def _place_projector(ledger: Ledger) -> None:
     ledger.place({whole: f"projector.{part}.{name}" for name, whole in names.items()})
 
 
-def _check_frozen(ledger: Ledger, reading: Reading) -> None:
+def _check_frozen(ledger: Ledger) -> None:
     """Refuses statistics that come from another network than the file's parameters.
+
+    Args:
+        ledger: the file's tensors under the model's names, and the model as it was before they are loaded.
 
     Raises:
         ConfigError: parameters differ by more than rounding to bfloat16 explains.
     """
-    for name, tensor in reading.tensors.items():
+    for name, tensor in ledger.tensors.items():
         own = ledger.own[name]
         if own.is_meta or not name.startswith("encoder.") or not own.is_floating_point():
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from bench.config_types import Rate
+from bench.errors import ConfigError
 from bench.released.adapted_llm import place_language_model
 from bench.released.base import Reading, ReleasedWeights
 from bench.released.ledger import Ledger
@@ -18,6 +20,8 @@ from encoders.molx import MolX
 from projectors.fusion import Fusion
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from bench.model import GraphLanguageModel
 
 
@@ -56,9 +60,14 @@ class MolXWeights(ReleasedWeights):
             maps = ledger.under(f"{view}_projector.")
             ledger.place({whole: f"projector.project.{view}.{name}" for name, whole in maps.items()})
         ledger.place({"xprompt": "projector.prompt"} if "xprompt" in ledger.tensors else {})
-        _check_embeddings(ledger)
+        _ignore_embeddings(ledger)
         needed |= place_language_model(ledger, ledger.under("model."), self.alpha)
         return ledger.reading(needed)
+
+    def read(self, model: GraphLanguageModel) -> Mapping[str, Tensor]:  # noqa: D102 - inherited
+        given = super().read(model)
+        _check_embeddings(Ledger(self.name, self.path, self.tensors(), model))
+        return given
 
 
 def _read_of_smiles(ledger: Ledger) -> dict[str, str]:
@@ -67,6 +76,18 @@ def _read_of_smiles(ledger: Ledger) -> dict[str, str]:
         ledger.ignore_like(r"smiles_encoder\.pooler\..*", "a head on the first token, which nothing reads")
     ledger.ignore_like(r"smiles_encoder\.embeddings\.(position_ids|token_type_ids)", "counted, and not learned")
     return ledger.under("smiles_encoder.")
+
+
+def _ignore_embeddings(ledger: Ledger) -> None:
+    """Leaves the token embeddings out, which `read` compares.
+
+    Raises:
+        ConfigError: the run's have another shape.
+    """
+    for name in ledger.under("word_embedding.").values():
+        if ledger.tensors[name].shape != ledger.model.token_embedding.weight.shape:
+            raise _of_another_model(ledger)
+        ledger.ignore([name], "the language model's token embeddings, equal to the run's")
 
 
 def _check_embeddings(ledger: Ledger) -> None:
@@ -78,10 +99,16 @@ def _check_embeddings(ledger: Ledger) -> None:
     own = ledger.model.token_embedding.weight
     for name in ledger.under("word_embedding.").values():
         found = ledger.tensors[name]
-        same = found.shape == own.shape and (own.is_meta or torch.equal(_as(found, own), _as(own.to(found.dtype), own)))
-        if not same:
-            raise ledger.unfit("llm.name", "is another language model than the file's, whose token embeddings differ")
-        ledger.ignore([name], "the language model's token embeddings, equal to the run's")
+        if (
+            found.shape == own.shape
+            and not own.is_meta
+            and not torch.equal(_as(found, own), _as(own.to(found.dtype), own))
+        ):
+            raise _of_another_model(ledger)
+
+
+def _of_another_model(ledger: Ledger) -> ConfigError:
+    return ledger.unfit("llm.name", "is another language model than the file's, whose token embeddings differ")
 
 
 def _as(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
