@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench import command_options as options
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -33,12 +35,10 @@ def ask(
     web: Annotated[bool, typer.Option("--web", help="Serve a local page instead (extra `web`).")] = False,
     host: Annotated[str, typer.Option(help="Address that the page is served at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.", min=0, max=65535)] = 7860,
-    llm: Annotated[
-        Path | None, typer.Option(help="Folder of the language model, for an export that only names it.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Threads of torch.", min=1)] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Download nothing.")] = False,
+    llm: options.ModelFolder = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    offline: options.Offline = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars and no notes.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON for a program to read, a line per event.")
@@ -81,11 +81,11 @@ def _open(
     max_new_tokens: int | None,
     remember: bool | None,
 ) -> Conversation:
-    from bench.command_run import _runtime
+    from bench.command_options import runtime_of
     from bench.conversation import Conversation
     from bench.opened import open_model
 
-    runtime = _runtime(folder.parent, device, threads, 1, 1.0, "none", offline, quiet)
+    runtime = runtime_of(folder.parent, device, threads, 1, 1.0, "none", offline, quiet)
     if threads:
         import torch
 

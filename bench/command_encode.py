@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bench import command_options as options
+
 
 def encode(
     file: Annotated[
@@ -25,11 +27,11 @@ def encode(
     level: Annotated[list[str] | None, typer.Option(help="Write only this level; repeatable.")] = None,
     batch_size: Annotated[int, typer.Option(help="Molecules at once.", min=1)] = 64,
     seed: Annotated[int, typer.Option(help="Of the weights, where none are loaded.", min=0)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: options.Device = "auto",
     workers: Annotated[int, typer.Option(help="Processes that featurise molecules.", min=1)] = 1,
-    offline: Annotated[bool, typer.Option("--offline", help="Download nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Write molecules as an encoder sees them, at every level, to one .npz file.
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bench import command_options as options
+
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")],
@@ -20,11 +22,11 @@ def export(
     licence: Annotated[
         str | None, typer.Option("--licence", "--license", help="Of what is exported, as hubs name it (apache-2.0).")
     ] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="YAML file of a data set of your own; repeatable.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "cpu",
-    offline: Annotated[bool, typer.Option("--offline", help="Download nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
+    data: options.Data = None,
+    device: options.Device = "cpu",
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Write a trained run into one folder: adapters, projector, encoder, tokenizer, settings, and a card.
 

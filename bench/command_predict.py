@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench import command_options as options
+
 if TYPE_CHECKING:
     from bench.runtime import Runtime
 
@@ -19,8 +21,8 @@ def predict(
         list[str] | None,
         typer.Option("--set", help="Another value below `evaluation` or `graph_input.test`.", metavar="A.B=VALUE"),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Ask only so many examples, a seeded subset.", min=1)] = None,
-    ids: Annotated[str | None, typer.Option(help="Ask only these examples, ids separated by commas.")] = None,
+    limit: options.Limit = None,
+    ids: options.Ids = None,
     split: Annotated[str | None, typer.Option(help="train, validation or test.")] = None,
     smiles: Annotated[Path | None, _AnyFile] = None,
     question: Annotated[
@@ -35,34 +37,31 @@ def predict(
             "of answers (FILE.answers.jsonl).",
         ),
     ] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="YAML file of a data set of your own; repeatable.")] = None,
-    llm: Annotated[
-        Path | None, typer.Option(help="Folder of the language model, for an export that only names it.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Threads of torch.", min=1)] = None,
-    max_rejected: Annotated[
-        float, typer.Option(help="Greatest share of unusable rows; above it the run stops.", min=0, max=1)
-    ] = 0.05,
-    offline: Annotated[bool, typer.Option("--offline", help="Download nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
+    data: options.Data = None,
+    llm: options.ModelFolder = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    max_rejected: options.MaxRejected = 0.05,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Ask a trained run something else: another split, other examples, another generation, other protocols.
 
     Of a folder that `molgraft export` wrote, predictions and scores go elsewhere. With --smiles, a run or such a folder
     answers one question about each molecule of a file, without any data set.
     """
-    from bench.command_run import _asked, _runtime, _show
+    from bench.command_options import asked_of, runtime_of
+    from bench.command_result import show
     from bench.errors import UserError
     from bench.experiment import evaluate_run
     from bench.exported import is_exported
     from bench.exported_predict import predict_exported
     from tasks.data import Catalogue
 
-    runtime = _runtime(folder.parent, device, threads, 1, max_rejected, "none", offline, quiet)
+    runtime = runtime_of(folder.parent, device, threads, 1, max_rejected, "none", offline, quiet)
     chosen = [f"evaluation.split={split}"] if split else []
-    overrides = [*(settings or ()), *chosen, *_asked(limit, ids)]
+    overrides = [*(settings or ()), *chosen, *asked_of(limit, ids)]
     if smiles is not None:
         if overrides:
             raise UserError(
@@ -82,7 +81,7 @@ def predict(
         raise UserError("-o: predictions of a run are kept in its own folder; it is for exported folders and --smiles")
     else:
         result = evaluate_run(folder, runtime, overrides, catalogue=catalogue)
-    _show(result.run.path, result.summary, as_json)
+    show(result.run.path, result.summary, as_json)
 
 
 def _answer(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench import command_run
+from bench import command_options as options
 
 if TYPE_CHECKING:
     from bench.pretrain_encoder import PretrainingResult
@@ -21,20 +21,20 @@ def pretrain_encoder(
             help="multi-level, masking, contrastive or qformer (`molgraft list pretraining`), or a YAML file."
         ),
     ],
-    settings: command_run._Set = None,
+    settings: options.Set = None,
     seed: Annotated[int | None, typer.Option(help="The pretraining's seed.", min=0)] = None,
-    runs: command_run._Runs = Path("runs"),
-    data: command_run._Data = None,
+    runs: options.Runs = Path("runs"),
+    data: options.Data = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what an earlier session left.")] = False,
-    retry_failed: command_run._Retry = False,
-    device: command_run._Device = "auto",
-    threads: command_run._Threads = None,
-    workers: command_run._Workers = 1,
-    max_rejected: command_run._MaxRejected = 0.05,
-    tracking: command_run._Tracking = None,
-    offline: command_run._Offline = False,
-    quiet: command_run._Quiet = False,
-    as_json: command_run._Json = False,
+    retry_failed: options.Retry = False,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    workers: options.Workers = 1,
+    max_rejected: options.MaxRejected = 0.05,
+    tracking: options.Tracking = None,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Pretrain a graph encoder; what is done already is not done again.
 
@@ -48,7 +48,7 @@ def pretrain_encoder(
 
     seeded = [f"seed={seed}"] if seed is not None else []
     loaded = load_pretraining(config, [*(settings or ()), *seeded])
-    given = command_run._runtime(runs, device, threads, workers, max_rejected, tracking, offline, quiet)
+    given = options.runtime_of(runs, device, threads, workers, max_rejected, tracking, offline, quiet)
     runtime = pretraining_runtime(given)
     result = pretrain(
         loaded,

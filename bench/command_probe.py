@@ -7,15 +7,17 @@ from typing import Annotated
 
 import typer
 
+from bench import command_options as options
+
 
 def probe(
     folder: Annotated[Path, typer.Argument(help="Directory of a finished run.", metavar="RUN")],
     limit: Annotated[int, typer.Option(help="Training molecules to fit on.", min=50)] = 2_000,
-    data: Annotated[list[Path] | None, typer.Option(help="YAML file of a data set of your own; repeatable.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    offline: Annotated[bool, typer.Option("--offline", help="Download nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
+    data: options.Data = None,
+    device: options.Device = "auto",
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Say what linear probes find in a run's soft tokens, beside what its answers say.
 
