@@ -88,7 +88,7 @@ class Switch:
     Args:
         value: the side.
         sides: all of them.
-        undone: paths that something laid over later has set otherwise: the scale, or the user.
+        undone: paths that something laid over later has set otherwise: another switch, the scale, or the user.
     """
 
     name: str
@@ -226,7 +226,7 @@ def told(resolved: Resolved) -> Iterator[str]:
         yield f"switch {switch.name}: {switch.value}{_others(switch)}: {switch.about}"
         side = switch.sides[switch.value]
         for path, value in side.set.items():
-            undone = " (set otherwise since, by the scale or by you)" if path in switch.undone else ""
+            undone = " (set otherwise since, by another switch, the scale or you)" if path in switch.undone else ""
             yield f"    {path} = {json.dumps(value, ensure_ascii=False)}{undone}"
         if side.source:
             yield f"    source: {side.source}"

@@ -93,7 +93,7 @@ def test_what_a_scale_or_the_user_undoes_is_said(source: str) -> None:
     lines = "\n".join(told(own))
     assert "switch rate: code (or paper): how fast it learns" in lines
     assert "source: train.py:1" in lines
-    assert "encoder.layers = 4 (set otherwise since" in lines
+    assert "encoder.layers = 4 (set otherwise since, by another switch, the scale or you)" in lines
     assert "reconstruction, given by no source: stages.tune.batch_size" in lines
     found = described(own)
     assert found is not None

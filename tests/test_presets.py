@@ -97,6 +97,61 @@ def test_every_scale_and_fidelity_is_a_configuration(preset: str) -> None:
         assert (found.config.llm.name == "tiny") == (scale != "paper")
 
 
+BASELINES = [
+    ("text-llama2-7b", "llamo"),
+    ("text-llama2-7b-molx", "molx"),
+    ("text-vicuna-7b", "instructmol-gs"),
+    ("text-llama32-1b", "m3llm-none"),
+    ("text-galactica-1.3b", "molca"),
+]
+
+
+@pytest.mark.parametrize(("baseline", "system"), BASELINES)
+@pytest.mark.parametrize("fidelity", FIDELITIES)
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_baseline_is_trained_and_asked_as_its_system(baseline: str, system: str, fidelity: str, scale: str) -> None:
+    text, graph = (resolved(preset, fidelity=fidelity, scale=scale) for preset in (baseline, system))
+    assert text.llm == graph.llm
+    assert text.seed == graph.seed
+    assert text.limits == graph.limits
+    assert text.evaluation.generation == graph.evaluation.generation
+    trained, beside = text.stages[-1], graph.stages[-1]
+    assert trained.optimiser == beside.optimiser
+    assert trained.schedule == beside.schedule
+    assert (trained.epochs, trained.steps) == (beside.epochs, beside.steps)
+    assert (trained.batch_size, trained.accumulation) == (beside.batch_size, beside.accumulation)
+    ours, theirs = (config.evaluation.prompt or config.prompt for config in (text, graph))
+    assert ours.system == theirs.system
+    assert ours.chat == theirs.chat
+
+
+def questions(config: RunConfig) -> set[str]:
+    """What the tasks of the last stage and those of the evaluation ask with."""
+    tasks = [weighted.task for weighted in config.stages[-1].tasks] + list(config.evaluation.tasks) + [config.task]
+    return {str(to_mapping(task)["question"]) for task in tasks}
+
+
+def test_selfies_are_named_in_every_question_of_a_classification_or_in_none() -> None:
+    chosen_task = {"task": "classification"}
+    assert questions(resolved("instructmol-gs", **chosen_task)) == {"instructmol"}
+    assert questions(resolved("instructmol-gs", **chosen_task, **{"classification-selfies": "paper"})) == {
+        "instructmol-gs"
+    }
+    assert questions(resolved("instructmol-gs", fidelity="paper", **chosen_task)) == {"instructmol-gs"}
+    assert questions(resolved("instructmol-g", **chosen_task)) == {"instructmol"}
+    assert questions(resolved("text-vicuna-7b", **chosen_task)) == {"instructmol-gs"}
+
+
+def test_choices_bring_the_recipe_that_their_source_has() -> None:
+    mlp = resolved("instructmol-g", connector="mlp")
+    assert (mlp.stages[0].epochs, mlp.stages[1].epochs, mlp.stages[1].optimiser.lr) == (3, 20, 4e-5)
+    for preset in ("molca", "text-galactica-1.3b"):
+        assert resolved(preset, task="chebi20").llm.lora.r == 16
+        assert resolved(preset, task="iupac").llm.lora.r == 8
+    assert resolved("molca", base="galactica-125m").stages[-1].trains.llm == "full"
+    assert len(resolved("llamo", reactions="omitted").evaluation.tasks) == 3
+
+
 @pytest.mark.parametrize("preset", SYSTEMS)
 def test_by_default_the_smoke_scale_is_run(preset: str) -> None:
     given = chosen(preset, None, None, ())
