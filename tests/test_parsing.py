@@ -272,7 +272,6 @@ def test_a_setting_that_leads_nowhere_is_refused(override: str, parts: list[str]
         ("llm.lora=8", "llm.lora: ", ["where a mapping of settings is expected"]),
         ("llm.lora.targets=[1]", "llm.lora.targets", ["string"]),
         ("stages=align", "stages: ", ["where a list is expected"]),
-        ("stages=[]", "stages: ", ["at least 1"]),
         ("stages=[{steps: 2}]", "stages[0].name: ", ["is missing, and has no default"]),
         ("stages=[{name: a}]", "stages[0]: ", ["stage 'a'", "exactly one of `steps` and `epochs`"]),
         ("stages=[{name: a, steps: 1, epochs: 1}]", "stages[0]: ", ["exactly one of `steps` and `epochs`"]),
