@@ -53,6 +53,17 @@ def data_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def golden() -> Path:
+    """What published implementations gave, a folder beside that of real data; a user's clone has none, but CI does."""
+    data = real_data()
+    folder = data.parent / "golden" if data else None
+    if folder is None or not folder.is_dir():
+        absent = "no golden outputs: a folder `golden` is expected beside the folder of real data"
+        pytest.fail(absent) if os.environ.get("CI") else pytest.skip(absent)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache that all tests of a session share, so that the small language model is trained once."""
     return tmp_path_factory.mktemp("cache")

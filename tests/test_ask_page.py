@@ -277,8 +277,7 @@ def test_a_real_browser(address: str, scheme: str, tmp_path: Path) -> None:
         pytest.skip(
             f"opens a real browser: set {WITH_BROWSER}=1, or a folder for screenshots, with chromedriver at hand"
         )
-    if shutil.which("chromedriver") is None:
-        pytest.skip("there is no chromedriver")
+    assert shutil.which("chromedriver"), f"{WITH_BROWSER} asks for a browser, and there is no chromedriver"
     with Browser(dark=scheme == "dark") as browser:
         browser.open(address)
         browser.wait_for("document.querySelector('#molecule svg') && document.querySelector('#question textarea')")

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import real_data
 from scipy.optimize import linear_sum_assignment
 
 from bench.cli import _status
@@ -30,16 +29,6 @@ from encoders.ogb_features import InstructMol2, Ogb9
 from encoders.store import FeatureStore
 
 CLOSE = 2e-5  # of |d| / (1 + |ref|), what the goldens' README allows
-
-
-@pytest.fixture(scope="module")
-def golden() -> Path:
-    """The folder of published outputs, beside that of real data."""
-    data = real_data()
-    folder = data.parent / "golden" if data else None
-    if folder is None or not folder.is_dir():
-        pytest.skip("no golden outputs: a folder `golden` is expected beside the folder of real data")
-    return folder
 
 
 @pytest.fixture(scope="module")

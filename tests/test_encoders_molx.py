@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, real_data
+from conftest import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
@@ -38,16 +38,6 @@ CLOSE = 1e-4  # of |d| / (1 + |ref|), what the goldens' README allows
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 MOLECULES = ("C", "[Na+].[Cl-]", ASPIRIN, "F/C=C/Cl", "C[C@@H](N)C(=O)O", "Cn1c(=O)c2c(ncn2C)n(C)c1=O")
 COMPONENTS = Registry()
-
-
-@pytest.fixture(scope="module")
-def golden() -> Path:
-    """The folder of published outputs, beside that of real data."""
-    data = real_data()
-    folder = data.parent / "golden" / "molx" if data else None
-    if folder is None or not folder.is_dir():
-        pytest.skip("no golden outputs: a folder `golden` is expected beside the folder of real data")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +103,7 @@ def encoded(encoder: Encoder, molecules: tuple[str, ...] | list[str], cache: Pat
 
 def published(golden: Path, part: str, folder: Path) -> str:
     """The weights of a golden's graph tower as the published code would have saved them."""
-    with np.load(golden / "molx_weights.npz") as file:
+    with np.load(golden / "molx" / "molx_weights.npz") as file:
         names = [name for name in file.files if name.startswith(f"{part}/")]
         state = {name.removeprefix(f"{part}/"): torch.from_numpy(file[name]) for name in names}
     torch.save(state, folder / f"{part}.pth")
@@ -125,7 +115,7 @@ def published(golden: Path, part: str, folder: Path) -> str:
 
 @pytest.mark.parametrize("part", ["graphcl", "graphstm"])
 def test_graph_towers_and_fingerprints_are_those_of_molx(golden: Path, part: str, tmp_path: Path) -> None:
-    molecules = json.loads((golden / "smiles.json").read_text())
+    molecules = json.loads((golden / "molx" / "smiles.json").read_text())
     weights = published(golden, part, tmp_path)
     graph = (
         Gin(width=12, scheme=MolCa2(), weights=weights)
@@ -134,7 +124,7 @@ def test_graph_towers_and_fingerprints_are_those_of_molx(golden: Path, part: str
     )
     encoder = MolX(smiles=Smiles.small(), graph=graph)
     found = encoded(encoder, molecules, tmp_path)
-    with np.load(golden / "molx_io.npz") as file:
+    with np.load(golden / "molx" / "molx_io.npz") as file:
         assert apart(found["graph"].values, file[f"{part}_graph"]) < CLOSE
         bits = json.loads(str(file["morgan_r2_2048_on_bits"]))
     rows = found["fingerprint"].values

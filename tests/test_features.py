@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 from rdkit import Chem
 from rdkit.Chem import BondDir, BondStereo, ChiralType
 
@@ -18,9 +17,6 @@ from encoders.base import GraphScheme, RejectedMoleculeError
 from encoders.features import Himol2, MolClr2, Pgnn2
 from encoders.ogb_features import InstructMol2, MolCa2, Ogb9
 from encoders.store import FeatureStore, featurise
-
-GOLDEN = REPOSITORY.parent / "shared" / "golden"
-published = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no outputs of the published code beside the repository")
 
 SCHEMES: tuple[GraphScheme, ...] = (
     Pgnn2(),
@@ -86,70 +82,65 @@ def with_chirality(tag: ChiralType) -> Chem.Mol:
 # The published featurisers
 
 
-@published
 @pytest.mark.parametrize(
     ("name", "scheme"),
     [("pgnn", Pgnn2()), ("pgnn", MolClr2()), ("ogb9", Ogb9()), ("instructmol2", InstructMol2())],
     ids=["pgnn2", "molclr2", "ogb9", "instructmol2"],
 )
-def test_rows_are_those_of_the_published_featuriser(name: str, scheme: GraphScheme, tmp_path: Path):
-    molecules = [entry["smiles"] for entry in json.loads((GOLDEN / "gin" / "molecules.json").read_text())]
+def test_rows_are_those_of_the_published_featuriser(golden: Path, name: str, scheme: GraphScheme, tmp_path: Path):
+    molecules = [entry["smiles"] for entry in json.loads((golden / "gin" / "molecules.json").read_text())]
     batch = FeatureStore.open_or_build(tmp_path, [scheme], molecules).batch(molecules)
-    with np.load(GOLDEN / "gin" / "features.npz") as golden:
-        assert np.array_equal(batch["atom"].values, golden[f"{name}.x"])
-        assert np.array_equal(batch["atom"].ptr, golden[f"{name}.ptr"])
-        assert np.array_equal(batch["bond"].values, golden[f"{name}.edge_attr"])
-        assert np.array_equal(batch["bond_ends"].values.T, golden[f"{name}.edge_index"])
-        assert np.array_equal(batch["bond"].ptr, golden[f"{name}.edge_ptr"])
+    with np.load(golden / "gin" / "features.npz") as stored:
+        assert np.array_equal(batch["atom"].values, stored[f"{name}.x"])
+        assert np.array_equal(batch["atom"].ptr, stored[f"{name}.ptr"])
+        assert np.array_equal(batch["bond"].values, stored[f"{name}.edge_attr"])
+        assert np.array_equal(batch["bond_ends"].values.T, stored[f"{name}.edge_index"])
+        assert np.array_equal(batch["bond"].ptr, stored[f"{name}.edge_ptr"])
 
 
-@published
-def test_himol2_gives_the_published_rows_of_real_atoms_and_bonds():
-    entries = json.loads((GOLDEN / "gin" / "molecules.json").read_text())
-    with np.load(GOLDEN / "gin" / "features.npz") as file:
-        golden = {key.removeprefix("himol."): file[key] for key in file if key.startswith("himol.")}
+def test_himol2_gives_the_published_rows_of_real_atoms_and_bonds(golden: Path):
+    entries = json.loads((golden / "gin" / "molecules.json").read_text())
+    with np.load(golden / "gin" / "features.npz") as file:
+        stored = {key.removeprefix("himol."): file[key] for key in file if key.startswith("himol.")}
     for number, entry in enumerate(entries):
         _, rows = featurise([Himol2()], entry["smiles"])
-        first, edges = golden["ptr"][number], slice(*golden["edge_ptr"][number : number + 2])
+        first, edges = stored["ptr"][number], slice(*stored["edge_ptr"][number : number + 2])
         num_atoms = entry["himol_num_part"][0]
-        ends = golden["edge_index"][:, edges].T - first
+        ends = stored["edge_index"][:, edges].T - first
         real = (ends < num_atoms).all(axis=1)
-        assert np.array_equal(rows["atom"], golden["x"][first : first + num_atoms])
+        assert np.array_equal(rows["atom"], stored["x"][first : first + num_atoms])
         assert np.array_equal(rows["bond_ends"], ends[real])
-        assert np.array_equal(rows["bond"], golden["edge_attr"][edges][real])
+        assert np.array_equal(rows["bond"], stored["edge_attr"][edges][real])
 
 
-@published
-def test_instructmol_and_ogb_rows_of_the_same_molecules():
-    with np.load(GOLDEN / "instructmol" / "golden.npz") as golden:
-        molecules = golden["smiles"].tolist()
+def test_instructmol_and_ogb_rows_of_the_same_molecules(golden: Path):
+    with np.load(golden / "instructmol" / "golden.npz") as stored:
+        molecules = stored["smiles"].tolist()
         two, nine = joined(InstructMol2(chirality_rows=5), molecules), joined(Ogb9(chirality_rows=5), molecules)
-        assert np.array_equal(two["atom"], golden["x2"])
-        assert np.array_equal(two["bond"], golden["edge_attr2"])
-        assert np.array_equal(nine["atom"], golden["x9"])
-        assert np.array_equal(nine["bond"], golden["edge_attr3"])
-        assert np.array_equal(two["bond_ends"].T, golden["edge_index"])
-        assert not np.array_equal(golden["edge_attr2"][:, 1], golden["edge_attr3"][:, 1]), "direction is not stereo"
+        assert np.array_equal(two["atom"], stored["x2"])
+        assert np.array_equal(two["bond"], stored["edge_attr2"])
+        assert np.array_equal(nine["atom"], stored["x9"])
+        assert np.array_equal(nine["bond"], stored["edge_attr3"])
+        assert np.array_equal(two["bond_ends"].T, stored["edge_index"])
+        assert not np.array_equal(stored["edge_attr2"][:, 1], stored["edge_attr3"][:, 1]), "direction is not stereo"
 
 
-@published
-def test_llamo_reads_ogb_rows_with_four_chiralities():
-    with np.load(GOLDEN / "llamo" / "model_golden.npz") as golden:
-        rows = joined(Ogb9(), golden["smiles_raw"].tolist())
-        assert np.array_equal(rows["atom"], golden["x"])
-        assert np.array_equal(rows["bond"], golden["edge_attr"])
-        assert np.array_equal(rows["bond_ends"].T, golden["edge_index"])
+def test_llamo_reads_ogb_rows_with_four_chiralities(golden: Path):
+    with np.load(golden / "llamo" / "model_golden.npz") as stored:
+        rows = joined(Ogb9(), stored["smiles_raw"].tolist())
+        assert np.array_equal(rows["atom"], stored["x"])
+        assert np.array_equal(rows["bond"], stored["edge_attr"])
+        assert np.array_equal(rows["bond_ends"].T, stored["edge_index"])
 
 
-@published
-def test_molca2_gives_the_first_two_ogb_columns():
-    molecules = json.loads((GOLDEN / "molx" / "smiles.json").read_text())
+def test_molca2_gives_the_first_two_ogb_columns(golden: Path):
+    molecules = json.loads((golden / "molx" / "smiles.json").read_text())
     rows = joined(MolCa2(), molecules)
-    with np.load(GOLDEN / "molx" / "molx_io.npz") as golden:
-        assert np.array_equal(rows["atom"], golden["x"][:, :2])
-        assert np.array_equal(rows["bond"], golden["edge_attr"][:, :2])
-        first = np.searchsorted(golden["batch"], golden["batch"][golden["edge_index"]])
-        assert np.array_equal(rows["bond_ends"].T, golden["edge_index"] - first)
+    with np.load(golden / "molx" / "molx_io.npz") as stored:
+        assert np.array_equal(rows["atom"], stored["x"][:, :2])
+        assert np.array_equal(rows["bond"], stored["edge_attr"][:, :2])
+        first = np.searchsorted(stored["batch"], stored["batch"][stored["edge_index"]])
+        assert np.array_equal(rows["bond_ends"].T, stored["edge_index"] - first)
 
 
 # What is declared

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,6 @@ from projectors.linear import Linear
 
 CORPUS = ["Describe the molecule. It is an acid with one ring.", "CC(=O)Oc1ccccc1C(=O)O", "It holds a metal."]
 SMALL = "tests/small-mistral"
-BITSANDBYTES = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="the extra `quantisation` is absent")
 
 
 @pytest.fixture
@@ -216,8 +215,10 @@ def test_whole_language_models_are_not_trained_in_few_bits():
         load_config("demo", [*QUICK, *changes])
 
 
-@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
-def test_without_bitsandbytes_it_is_said_what_to_install(runtime: Runtime, tmp_path: Path):
+def test_without_bitsandbytes_it_is_said_what_to_install(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as where it is not installed
     where = located(saved_model(tmp_path / "llm"), runtime)
     with pytest.raises(ConfigError, match=r"llm\.quantisation: is 8bit, .*`pip install 'molgraft\[quantisation\]'"):
         load(where, "bf16", quantisation="8bit")
@@ -229,7 +230,6 @@ def test_quantisation_is_part_of_the_identity(runtime: Runtime):
     assert ids[0] == ids[2] != ids[1]
 
 
-@BITSANDBYTES
 @pytest.mark.parametrize("quantisation", ["8bit", "4bit"])
 @pytest.mark.parametrize("made", ["from files", "in place"])
 def test_quantised_models_carry_adapters_and_answer_alike(

@@ -27,9 +27,6 @@ from encoders.motifs import Brics, Himol, MotifScheme, RandomPartition
 from encoders.ogb_features import Ogb9
 from encoders.store import FeatureStore, featurise
 
-GOLDEN = REPOSITORY.parent / "shared" / "golden"
-published = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no outputs of the published code beside the repository")
-
 SEGMENTERS: tuple[Segmenter, ...] = (
     Brics(),
     Himol(),
@@ -92,30 +89,28 @@ def chebi(folder: Path, every: int = 1) -> list[str]:
 # The published rules
 
 
-@published
 @pytest.mark.parametrize(
     ("segmenter", "key"), [(Brics(), "brics_partition"), (Himol(), "himol_motifs")], ids=["brics", "himol"]
 )
-def test_motifs_are_those_of_the_published_rule(segmenter: Segmenter, key: str):
-    entries = json.loads((GOLDEN / "gin" / "motifs.json").read_text())["molecules"]
+def test_motifs_are_those_of_the_published_rule(golden: Path, segmenter: Segmenter, key: str):
+    entries = json.loads((golden / "gin" / "motifs.json").read_text())["molecules"]
     assert len(entries) == 158
     for entry in entries:
         expected = sorted(sorted(motif) for motif in entry[key])
         assert motifs_of(segmenter, entry["smiles"]) == expected, entry["smiles"]
 
 
-@published
-def test_functional_groups_and_their_features_are_llamos():
+def test_functional_groups_and_their_features_are_llamos(golden: Path):
     scheme = MotifScheme(segmenter=FunctionalGroup(), fallback="none")
     compared = 0
-    with np.load(GOLDEN / "llamo" / "motif_golden.npz") as golden:
-        features = golden["feats"].astype(np.uint8)
-        for index, (smiles, status) in enumerate(zip(golden["smiles"].tolist(), golden["status"], strict=True)):
+    with np.load(golden / "llamo" / "motif_golden.npz") as stored:
+        features = stored["feats"].astype(np.uint8)
+        for index, (smiles, status) in enumerate(zip(stored["smiles"].tolist(), stored["status"], strict=True)):
             if molecule_of(smiles) is None:
                 assert status.startswith("ArgumentError")
                 continue
             described = featurise([scheme], smiles)[1]["motif_description"]
-            published_rows = features[golden["offsets"][index] : golden["offsets"][index + 1]]
+            published_rows = features[stored["offsets"][index] : stored["offsets"][index + 1]]
             assert Counter(map(bytes, described)) == Counter(map(bytes, published_rows)), smiles
             assert (len(described) > 0) == (status == "ok")
             compared += len(described)

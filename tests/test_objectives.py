@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
@@ -29,16 +28,12 @@ from encoders.self_supervision import MultiLevel, are_bonded, ordered_pairs
 from encoders.store import FeatureStore
 from encoders.text_encoder import SmallText, TextEncoder, masked_mean
 
-GOLDEN = REPOSITORY.parent / "shared" / "golden" / "gin"
 MOLECULES = ["CC(=O)Oc1ccccc1C(=O)O", "C", "CCO", "[Na+].[Cl-]", "c1ccc2ccccc2c1", "N#N"]
 SMALL_TEXT = SmallText(vocabulary=300, width=16, layers=1, heads=2)
 
 
-def golden(name: str) -> Any:
-    file = GOLDEN / name
-    if not file.exists():
-        pytest.skip("the stored outputs of published implementations are not beside this repository")
-    return json.loads(file.read_text())
+def stored(golden: Path, name: str) -> Any:
+    return json.loads((golden / "gin" / name).read_text())
 
 
 def by_rule(name: str, shape: list[int]) -> torch.Tensor:
@@ -71,8 +66,8 @@ def build(objective: Objective, encoder: Any, reader: Any = None) -> tuple[Any, 
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_contrastive_losses_are_those_of_moleculestm(number: int) -> None:
-    case = golden("losses.json")["cases"][number]
+def test_contrastive_losses_are_those_of_moleculestm(golden: Path, number: int) -> None:
+    case = stored(golden, "losses.json")["cases"][number]
     random = np.random.RandomState(7)
     x = random.random_sample((6, 256)) * 2 - 1
     y = 0.7 * x + 0.3 * (random.random_sample((6, 256)) * 2 - 1)
@@ -89,8 +84,8 @@ def test_contrastive_losses_are_those_of_moleculestm(number: int) -> None:
     assert float(Contrastive().combined(both, None)) == pytest.approx(case["total"], abs=1e-6)
 
 
-def test_the_five_losses_are_those_of_himol(tmp_path: Path) -> None:
-    case, shapes = golden("losses.json")["himol_decoder"], golden("state_dict_shapes.json")["himol_gin"]
+def test_the_five_losses_are_those_of_himol(golden: Path, tmp_path: Path) -> None:
+    case, shapes = stored(golden, "losses.json")["himol_decoder"], stored(golden, "state_dict_shapes.json")["himol_gin"]
     weights = tmp_path / "himol.pth"
     torch.save({name: by_rule(name, shape) for name, shape in shapes.items()}, weights)
     encoder = Hierarchical(weights=str(weights))

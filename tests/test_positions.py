@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import real_data
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
@@ -275,13 +274,9 @@ def test_hight_as_released(cache: Path) -> None:
     assert sum(parameter.numel() for parameter in module.parameters()) == 3 * (308 * 24 + 24)
 
 
-def test_a_network_of_hight_loads_and_its_codebook_does_not(tmp_path: Path) -> None:
+def test_a_network_of_hight_loads_and_its_codebook_does_not(golden: Path, tmp_path: Path) -> None:
     """Its tensors are HiMol's, some with prefix and attention pooling; row 118 is the wildcard's."""
-    data = real_data()
-    shapes_file = data.parent / "golden" / "gin" / "state_dict_shapes.json" if data else None
-    if shapes_file is None or not shapes_file.is_file():
-        pytest.skip("no golden outputs: a folder `golden` is expected beside the folder of real data")
-    shapes = json.loads(shapes_file.read_text())["himol_gin"]
+    shapes = json.loads((golden / "gin" / "state_dict_shapes.json").read_text())["himol_gin"]
     width = shapes["x_embedding1.weight"][1]
     generator = torch.Generator().manual_seed(0)
     state = {f"main_model.{name}": torch.rand(shape, generator=generator) for name, shape in shapes.items()}

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import real_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -219,15 +218,6 @@ def test_a_cap_keeps_rows_spread_over_the_molecule_and_tells_what_it_leaves_out(
 
 
 # LLaMo and InstructMol
-
-
-@pytest.fixture(scope="module")
-def golden() -> Path:
-    data = real_data()
-    folder = data.parent / "golden" if data else None
-    if folder is None or not folder.is_dir():
-        pytest.skip("no golden outputs: a folder `golden` is expected beside the folder of real data")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, REPOSITORY
+from conftest import QUICK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -164,14 +164,6 @@ def test_the_mean_atom_stands_before_the_atoms() -> None:
 
 
 # Published outputs
-
-
-@pytest.fixture(scope="module")
-def golden() -> Path:
-    folder = REPOSITORY.parent / "shared" / "golden"
-    if not folder.is_dir():
-        pytest.skip("no golden outputs: a folder `shared/golden` is expected beside the repository")
-    return folder
 
 
 def arrays(path: Path) -> dict[str, torch.Tensor]:

@@ -6,11 +6,11 @@ import json
 import re
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import REPOSITORY
 
 from bench.config import RunConfig
 from bench.preset import Choices, load_config
@@ -27,7 +27,6 @@ from tasks.reaction_forward import Forward
 from tasks.reaction_reagent import Reagent
 from tasks.reaction_retrosynthesis import Retrosynthesis
 
-GOLDEN = REPOSITORY.parent / "shared" / "golden"
 Own = Callable[..., str]
 
 
@@ -36,11 +35,8 @@ def preset(name: str, fidelity: str = "code", scale: str = "paper") -> RunConfig
     return load_config(name, choices=Choices(scale=scale, fidelity=fidelity))
 
 
-def golden(system: str) -> list[dict[str, Any]]:
-    path = GOLDEN / system / "prompt_golden.json"
-    if not path.exists():
-        pytest.skip(f"no golden outputs: {path} is not here")
-    loaded: list[dict[str, Any]] = json.loads(path.read_text())
+def cases(golden: Path, system: str) -> list[dict[str, Any]]:
+    loaded: list[dict[str, Any]] = json.loads((golden / system / "prompt_golden.json").read_text())
     return loaded
 
 
@@ -75,9 +71,9 @@ def asked(task: Task, style: PromptStyle, text_input: TextInput, graph: bool = T
 # LLaMo
 
 
-def test_llamos_prompts_are_those_of_its_code() -> None:
+def test_llamos_prompts_are_those_of_its_code(golden: Path) -> None:
     config = preset("llamo")
-    for case in golden("llamo"):
+    for case in cases(golden, "llamo"):
         _, first, *later = case["messages"]
         question = slot(0) + first["content"].partition("<graph>")[2].strip()
         turns = [Turn("user", question)]
@@ -94,8 +90,8 @@ def test_llamos_prompts_are_those_of_its_code() -> None:
         assert pieces == [chunk.removesuffix("</s>") for chunk in case["tokenised_chunks"]]
 
 
-def test_llamos_templates_give_the_question_of_the_golden() -> None:
-    case = golden("llamo")[0]
+def test_llamos_templates_give_the_question_of_the_golden(golden: Path) -> None:
+    case = cases(golden, "llamo")[0]
     question = case["tokenised_chunks"][1].removesuffix(" [/INST]")
     assert slot(0) + question in {Question("caption", "llamo").ask(str(number)) for number in range(200)}
 
@@ -109,9 +105,9 @@ def test_llamo_drops_stereochemistry_and_cuts() -> None:
 # InstructMol
 
 
-def test_instructmols_prompts_are_those_of_its_code(own: Own) -> None:
+def test_instructmols_prompts_are_those_of_its_code(golden: Path, own: Own) -> None:
     """Retrosynthesis of -GS, from a row of data to the letter of the golden."""
-    case = golden("instructmol")[1]
+    case = cases(golden, "instructmol")[1]
     assert case["version"] == "v1"
     config = preset("instructmol-gs")
     question = case["human_after_preprocess"].replace("<image>", "<graph:0>")
@@ -132,8 +128,8 @@ def test_instructmols_prompts_are_those_of_its_code(own: Own) -> None:
     assert " ".join(taught) == case["supervised"]
 
 
-def test_instructmols_first_stage_sees_the_graph_alone() -> None:
-    case = golden("instructmol")[0]
+def test_instructmols_first_stage_sees_the_graph_alone(golden: Path) -> None:
+    case = cases(golden, "instructmol")[0]
     assert case["version"] == "plain"
     config = preset("instructmol-gs")
     stage = config.stages[0]

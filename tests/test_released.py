@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import released_files as files
 import torch
-from conftest import real_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -62,15 +61,6 @@ INSTRUCTMOL = MoleculeStm(scheme=InstructMol2(chirality_rows=5))
 MOLCA = Gin(layers=2, width=20, scheme=MolCa2())
 QUERIES = QFormer(hidden_size=48, num_hidden_layers=4, num_attention_heads=4, intermediate_size=96)
 R8 = Lora(r=8, alpha=32, targets=files.Q_AND_V)
-
-
-@pytest.fixture(scope="module")
-def golden() -> Path:
-    data = real_data()
-    folder = data.parent / "golden" if data else None
-    if folder is None or not folder.is_dir():
-        pytest.skip("no golden outputs: a folder `golden` is expected beside the folder of real data")
-    return folder
 
 
 @pytest.fixture(autouse=True)

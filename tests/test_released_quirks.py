@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, real_data
+from conftest import QUICK
 from torch import nn
 
 from bench.conformance import check_encoder, check_projector
@@ -33,13 +33,9 @@ REDRAWN = MoleculeStm(reinitialise="linear_and_tables")
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint in the layout of MoleculeSTM: LLaMo's golden one."""
-    data = real_data()
-    state = data.parent / "golden" / "llamo" / "state.pt" if data else None
-    if state is None or not state.is_file():
-        pytest.skip("no golden outputs: a folder `golden` is expected beside the folder of real data")
-    tensors = torch.load(state, weights_only=True)["encoder"]
+    tensors = torch.load(golden / "llamo" / "state.pt", weights_only=True)["encoder"]
     path = tmp_path_factory.mktemp("weights") / "moleculestm.pth"
     torch.save({name: tensor.float() for name, tensor in tensors.items()}, path)
     return path
