@@ -17,21 +17,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__.splitlines()[0] if __doc__ else ""
     )
-    names = ("featurise", "collate", "encode-forward", "score", "featurise-everything", "systems")
+    names = ("featurise", "collate", "encode-forward", "score", "featurise-everything", "systems", "paper-scale")
     parser.add_argument("name", choices=names)
     parser.add_argument("--rounds", type=int, default=9, help="how often each side is timed")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a ratio is below half of the goal")
     parser.add_argument("--limit", type=int, help="featurise-everything: at most so many molecules of each set")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="featurise-everything: processes")
-    parser.add_argument("--preset", action="append", default=[], help="systems: only this one; may be repeated")
+    parser.add_argument("--preset", action="append", default=[], help="systems, paper-scale: only this one; may be repeated")
+    parser.add_argument("--scale", default="paper", help="paper-scale: of the presets")
+    parser.add_argument("--steps", type=int, default=20, help="paper-scale: of each stage")
     parser.add_argument("--no-write", action="store_true", help="keep nothing in results/benchmarks")
     options = parser.parse_args()
 
-    from benchmarks import collate, encode_forward, everything, featurise, score, systems
+    from benchmarks import collate, encode_forward, everything, featurise, paper_scale, score, systems
     from benchmarks.measure import report
 
     if options.name == "featurise-everything":
         return everything.run(options.limit, options.workers, write=not options.no_write)
+    if options.name == "paper-scale":
+        return paper_scale.run(options.preset, scale=options.scale, steps=options.steps, check=options.check)
     if options.name == "systems":
         return systems.run(options.preset, check=options.check)
     runs = {
