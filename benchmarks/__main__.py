@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit with 1 where a ratio is below half of the goal")
     parser.add_argument("--limit", type=int, help="featurise-everything: at most so many molecules of each set")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="featurise-everything: processes")
-    parser.add_argument("--preset", action="append", default=[], help="systems, paper-scale: only this one; may be repeated")
+    parser.add_argument("--preset", action="append", default=[], help="systems, paper-scale: only this; repeatable")
     parser.add_argument("--scale", default="paper", help="paper-scale: of the presets")
     parser.add_argument("--steps", type=int, default=20, help="paper-scale: of each stage")
     parser.add_argument("--no-write", action="store_true", help="keep nothing in results/benchmarks")

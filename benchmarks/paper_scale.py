@@ -1,4 +1,4 @@
-"""Published recipes with random weights at full size: `python -m benchmarks paper-scale` takes some steps of each stage.
+"""Published recipes with random weights at full size: `python -m benchmarks paper-scale` takes some steps of each.
 
 Needs an accelerator for the recipes of 7B; peak memory then stands beside the estimate of `molgraft check`, and with
 `--check` a difference of more than 15% is a failure. On a CPU (`--scale smoke`) only the speed is shown.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -83,7 +84,7 @@ def _stages(config: RunConfig, device: str) -> list[dict[str, Any]]:
 
 
 class _Peaks:
-    """The most memory that was allocated in each phase of a run; told of the run whenever its phase may have changed."""
+    """The most memory that was allocated in each phase of a run; called whenever its phase may have changed."""
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -103,7 +104,7 @@ def _measured(
     run: RunDirectory, position: int, stage: str, peak: float | None, estimate: dict[str, float] | None
 ) -> dict[str, Any]:
     rows = read_jsonl(run.stage(position, stage) / "steps.jsonl")
-    tokens = [later["tokens"] - earlier["tokens"] for earlier, later in zip(rows, rows[1:], strict=False)]
+    tokens = [later["tokens"] - earlier["tokens"] for earlier, later in pairwise(rows)]
     seconds = [row["seconds"] for row in rows[1:]]  # the first step also makes the optimiser's state
     expected = estimate["peak_checkpointed"] if estimate is not None else None
     return {
