@@ -37,7 +37,7 @@ def measure_candidates(
         swapped: the molecule whose graph is read in the place of another one's.
         batch_size: candidates at once.
         run, predicted: where the evaluation's files are.
-        runtime: for the progress bar.
+        runtime: for the progress bar, and how many are computed at once.
     """
     asked = [example for example in examples if example.candidates]
     variants = [_answered(example, text) for example in asked for text in example.candidates]
@@ -45,7 +45,13 @@ def measure_candidates(
     # Sorted by length, so that little is padded; candidates of one example are about equally long.
     order = sorted(range(len(laid_out)), key=lambda place: (-len(laid_out[place].ids), place))
     order = [place for place in order if trained.fits(len(laid_out[place].ids))]
-    found = log_likelihoods(trained.model, [laid_out[place] for place in order], trained.collator, batch_size)
+    found = log_likelihoods(
+        trained.model,
+        [laid_out[place] for place in order],
+        trained.collator,
+        batch_size,
+        rows=runtime.asking_micro_batch,
+    )
     values = {
         place: total
         for place, (total, _) in zip(order, runtime.tracked(found, "likelihood of labels", len(order)), strict=True)

@@ -28,8 +28,9 @@ from bench.memory import described, generation_memory, stage_memory
 from bench.model import GraphLanguageModel, wire
 from bench.model_files import contents
 from bench.parsing import to_mapping
-from bench.prepare import fitting_protocols, subset
+from bench.prepare import fitting_protocols
 from bench.quantisation import require_bitsandbytes
+from bench.reading import subset
 from bench.released.base import needs_adapters
 from bench.runtime import Runtime
 from tasks.base import Example, Split, Task

@@ -23,6 +23,9 @@ from bench import (
     command_probe,
     command_run,
     command_score,
+    command_search,
+    command_study,
+    command_sync,
     command_tables,
 )
 from bench.errors import is_user_error
@@ -44,7 +47,9 @@ app.command("predict")(command_predict.predict)
 app.command("ask")(command_ask.ask)
 app.command("probe")(command_probe.probe)
 app.command("check")(command_run.check)
-app.command("study")(command_run.study)
+app.command("study")(command_study.study)
+app.command("search")(command_search.search)
+app.command("sync")(command_sync.sync)
 app.command("pretrain-lm")(command_run.pretrain_lm)
 app.command("pretrain-encoder")(command_pretrain_encoder.pretrain_encoder)
 app.command("encode")(command_encode.encode)

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.identity import content_hash, examples_hash
+from bench.memo import Memo, is_ours
 from bench.model import IGNORED, PromptContext
 from encoders.base import Encoder, MoleculeBatch
 from encoders.store import FeatureStore
@@ -70,6 +72,8 @@ class Layout:
         encoder, projector: declarations; they know how many soft tokens a molecule has.
         store: features of all molecules.
         max_length: longest training sequence.
+        shared: where tokenised examples are kept for other runs of the process, and the identity of the tokenizer's
+            files; None to keep none.
     """
 
     tokenizer: Any
@@ -79,6 +83,7 @@ class Layout:
     projector: Projector
     store: FeatureStore
     max_length: int
+    shared: tuple[Memo, str] | None = None
 
     def render(self, example: Example) -> tuple[Segment, ...]:
         """The example's segments, with placeholders where the projector gives tokens."""
@@ -108,6 +113,21 @@ class Layout:
             substitutes: the molecule whose graph is read in the place of another one's; None for the real ones.
         """
         swapped = substitutes or {}
+        if self.shared is None or not is_ours((self.style, self.text_input)):
+            return self._tokenised(examples, swapped)
+        memo, tokenizer = self.shared
+        used = list(dict.fromkeys(swapped.get(m, m) for example in examples for m in example.molecules))
+        read = [used, self.soft_counts(used).tolist(), [[m, swapped[m]] for m in sorted(swapped) if swapped[m] != m]]
+        key = (
+            tokenizer,
+            content_hash([self.style, self.text_input, self.projector.places_tokens, read]),
+            examples_hash(examples),
+            tuple(str(example.meta.get("task", "")) for example in examples),
+        )
+        found = memo.get("tokenised", key, lambda: tuple(self._tokenised(examples, swapped)), _bytes)
+        return list(found)
+
+    def _tokenised(self, examples: Sequence[Example], swapped: Mapping[str, str]) -> list[TokenisedExample]:
         rendered = [self.render(example) for example in examples]
         texts = list(dict.fromkeys(s.text for segments in rendered for s in segments if s.kind == "text"))
         tokens_of = dict(zip(texts, self._token_ids(texts), strict=True))
@@ -196,6 +216,11 @@ class Layout:
         return end if segment.kind == "end" else []
 
 
+def _bytes(tokenised: Sequence[TokenisedExample]) -> int:
+    """What tokenised examples take."""
+    return sum(900 + example.ids.nbytes + example.labels.nbytes + example.soft.nbytes for example in tokenised)
+
+
 def end_ids(tokenizer: Any, text: str) -> list[int]:
     """The ids that end an answer: those of `text` as it stands behind other text, or the end token where it is empty.
 
@@ -222,21 +247,25 @@ class Collator:
         self.padding = padding
         self.with_context = with_context
 
-    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def __call__(self, items: Sequence[Mapping[str, Any]], width: int = 0) -> dict[str, Any]:
         """A right-padded training batch; `input_ids` comes first, since the trainer takes the batch size from it."""
         examples: list[TokenisedExample] = [item["example"] for item in items]
-        return self.batch(examples, lambda example: len(example.ids), side="right")
+        return self.batch(examples, lambda example: len(example.ids), side="right", width=width)
 
-    def prompts(self, examples: Sequence[TokenisedExample]) -> dict[str, Any]:
-        """A left-padded batch of prompts to generate from."""
-        return self.batch(examples, lambda example: example.prompt_length, side="left")
+    def prompts(self, examples: Sequence[TokenisedExample], width: int = 0) -> dict[str, Any]:
+        """A left-padded batch of prompts to generate from, padded at least to `width` tokens."""
+        return self.batch(examples, lambda example: example.prompt_length, side="left", width=width)
 
     def batch(
-        self, examples: Sequence[TokenisedExample], length_of: Callable[[TokenisedExample], int], side: str
+        self,
+        examples: Sequence[TokenisedExample],
+        length_of: Callable[[TokenisedExample], int],
+        side: str,
+        width: int = 0,
     ) -> dict[str, Any]:
-        """The first `length_of(example)` tokens of each example, padded to the longest."""
+        """The first `length_of(example)` tokens of each example, padded to the longest or to a greater `width`."""
         lengths = [length_of(example) for example in examples]
-        longest = max(lengths)
+        longest = max(*lengths, width)
         ids = np.full((len(examples), longest), self.padding, dtype=np.int64)
         labels = np.full((len(examples), longest), IGNORED, dtype=np.int64)
         mask = np.zeros((len(examples), longest), dtype=np.int64)

@@ -23,7 +23,7 @@ def list_(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
 ) -> None:
-    """List encoders, projectors, tasks, data sets, presets, studies, protocols and all else that has a name."""
+    """List encoders, projectors, tasks, data sets, presets, studies, searches, and all else that has a name."""
     import json
 
     from bench.errors import UserError
@@ -37,6 +37,7 @@ def list_(
         "data": _data,
         "presets": partial(_files, "presets"),
         "studies": partial(_files, "studies"),
+        "searches": partial(_files, "searches"),
         "pretraining": partial(_files, "pretraining"),
         "accelerate": _launches,
     }

@@ -1,4 +1,4 @@
-"""Commands that train models: `demo`, `run`, `study`, `check`, `pretrain-lm`."""
+"""Commands that train models: `demo`, `run`, `check`, `pretrain-lm`."""
 
 from __future__ import annotations
 
@@ -77,30 +77,6 @@ def run(
             loaded, runtime, catalogue=catalogue, fresh=fresh, retry_failed=retry_failed, mirror=mirror
         )
     show(result.run.path, result.summary, as_json)
-
-
-def study(
-    name: Annotated[str, typer.Argument(help="Name of a study (`molgraft list studies`), or a YAML file.")],
-    settings: options.Set = None,
-    runs: options.Runs = Path("runs"),
-    data: options.Data = None,
-    retry_failed: options.Retry = False,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
-    workers: options.Workers = 1,
-    max_rejected: options.MaxRejected = 0.05,
-    tracking: options.Tracking = None,
-    offline: options.Offline = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Run every cell of a study with every seed, and print its table."""
-    from bench.study import load_study, run_study
-    from tasks.data import Catalogue
-
-    loaded, cells = load_study(name, settings or ())
-    runtime = options.runtime_of(runs, device, threads, workers, max_rejected, tracking, offline, quiet)
-    results = run_study(loaded, cells, runtime, catalogue=Catalogue(data or ()), retry_failed=retry_failed)
-    _print_table(_names(results), next(iter(cells.values())).evaluation.protocols[0].name)
 
 
 def demo(

@@ -11,7 +11,8 @@ from pydantic import StringConstraints
 Count = Annotated[int, Ge(1)]
 Fraction = Annotated[float, Interval(ge=0, lt=1)]
 Rate = Annotated[float, Gt(0)]
-Alias = Annotated[str, StringConstraints(pattern=r"^[\w.+-]+$")]  # it becomes part of a folder's name
+ALIAS_PATTERN = r"^[\w.+-]+$"
+Alias = Annotated[str, StringConstraints(pattern=ALIAS_PATTERN)]  # it becomes part of a folder's name
 Precision = Literal["fp32", "bf16"]
 ScheduleName = Literal["constant", "linear", "cosine", "staircase"]
 

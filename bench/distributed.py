@@ -15,16 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from bench.errors import ConfigError, NotFiniteError, UserError, is_user_error
+from bench.errors import ConfigError, Failure, UserError, failure_of, is_user_error
 
 if TYPE_CHECKING:
     from bench.config import Stage
 
 T = TypeVar("T")
-Kind = Literal["nan", "oom", "error"]
-"""Classes of failures as a run's status has them."""
 
 _TIMEOUT = timedelta(hours=2)  # of a collective; the longest that the others wait for is a checkpoint being written
 _POLL = 0.1  # seconds
@@ -39,9 +37,9 @@ _NEEDED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 class PeerLostError(RuntimeError):
     """Another process of the run has ended; `kind` is the class of its failure, None for an interruption."""
 
-    def __init__(self, message: str, kind: Kind | None = None) -> None:
+    def __init__(self, message: str, kind: Failure | None = None) -> None:
         super().__init__(message)
-        self.kind: Kind | None = kind
+        self.kind = kind
 
 
 class EndedElsewhereError(UserError):
@@ -282,15 +280,9 @@ def exchanging(processes: Processes) -> Iterator[None]:
         raise processes.lost(error) from error
 
 
-def _kind_of(error: BaseException) -> Kind | None:
+def _kind_of(error: BaseException) -> Failure | None:
     """The class of a failure; None for an interruption."""
-    if isinstance(error, PeerLostError):
-        return error.kind
-    if isinstance(error, NotFiniteError):
-        return "nan"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "oom"
-    return None if is_user_error(error) or not isinstance(error, Exception) else "error"
+    return error.kind if isinstance(error, PeerLostError) else failure_of(error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from bench.generate import Parse, predict
 from bench.identity import derived_seed, evaluation_id, examples_hash, predict_id
 from bench.observation import observation_missing, observe, observed_of
 from bench.parsing import to_mapping
-from bench.prepare import EvaluationData, Prepared, fitting_protocols
+from bench.prepare import Prepared, fitting_protocols
+from bench.reading import EvaluationData
 from bench.reliance import measure_reliance, reliance_missing, reliance_summary
 from bench.run_store import RunDirectory, append_jsonl, read_json, read_jsonl, write_text
 from bench.runtime import Runtime

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from bench.adoption import is_finished, training_alone
 from bench.batch_norm import refuse_or_synchronise
-from bench.collate import Collator, Layout, TrainingExamples
+from bench.busy import refuse_busy
+from bench.collate import Collator, Layout
 from bench.config import RunConfig
 from bench.device import device_of, seeded
 from bench.distributed import ALONE, share_of
 from bench.errors import ConfigError, UserError
 from bench.evaluation import ask, evaluation_missing, score, score_missing
 from bench.identity import derived_seed
+from bench.isolation import isolated
 from bench.language_model import (
     attach_lora,
     embedding_width,
@@ -29,17 +32,31 @@ from bench.language_model import (
     text_embeddings,
 )
 from bench.model import GraphLanguageModel
-from bench.prepare import Prepared, prepare, subset
+from bench.pieces import for_stage, in_words, limits_of, within_memory
+from bench.prepare import Prepared, prepare
 from bench.preset import load_config
+from bench.reading import subset
 from bench.record import count_parameters, describe, summarise
 from bench.released.base import needs_adapters
-from bench.run_store import RunDirectory, is_whole, read_json, write_bytes, write_json
+from bench.run_store import RunDirectory, read_json, write_json
 from bench.runtime import Runtime
-from bench.session import Log, Mirror, Silent, recorded, refuse_failed
+from bench.session import (
+    Log,
+    Mirror,
+    Silent,
+    Validated,
+    Watch,
+    disk_errors_told,
+    ended_by_sigterm,
+    nobody,
+    recorded,
+    refuse_failed,
+)
+from bench.session_account import begin_session, end_session, note_in_session
 from bench.sharded import forget_sharding, sharding
 from bench.stage import StageJob, train_stage
-from bench.stage_log import StageOutcome
-from bench.trained_model import TrainedModel, atoms_of, substitutes
+from bench.stage_examples import for_training
+from bench.trained_model import TrainedModel
 from encoders.base import MoleculeBatch
 from tasks.data import Catalogue
 
@@ -69,6 +86,7 @@ def run(
     fresh: bool = False,
     retry_failed: bool = False,
     mirror: Mirror = lambda _: None,
+    watch: Watch = nobody,
 ) -> RunResult:
     """Trains, predicts and scores whatever of a run is not done yet.
 
@@ -79,24 +97,29 @@ def run(
         fresh: throw away what an earlier session of this run left.
         retry_failed: try a run again that failed by NaN, lack of memory or an error.
         mirror: for tracking.
+        watch: told of each validation of training; it may end the training early.
 
     Raises:
         UserError: the configuration or its data cannot be used, the run is being worked on, or it failed before.
+        StoppedEarlyError: the watcher ended the training.
     """
-    if runtime.threads:
-        torch.set_num_threads(runtime.threads)
-    prepared = _prepared_together(config, runtime, catalogue)
-    directory = run_directory(prepared, runtime)
-    with directory.lock():
-        if fresh:
-            _empty(directory.path)
-        refuse_failed(directory, retry_failed)
-        if directory.status().state == "done" and not score_missing(prepared, directory):
-            mirror(directory)
-            runtime.processes.agreed(lambda: False)  # there is nothing to train together
-            return RunResult(directory, config.name, read_json(directory.result_file))
-        with recorded(directory, mirror):
-            return RunResult(directory, config.name, _work(prepared, directory, runtime, mirror))
+    with isolated(config.seed, runtime.threads), ended_by_sigterm():
+        refuse_busy(config, runtime, catalogue or Catalogue())
+        with disk_errors_told(runtime.runs, runtime.cache_folder("")):
+            prepared = _prepared_together(config, runtime, catalogue)
+        directory = run_directory(prepared, runtime)
+        with directory.lock():
+            if fresh:
+                _empty(directory.path)
+            refuse_failed(directory, retry_failed)
+            if directory.status().state == "done" and not score_missing(prepared, directory):
+                mirror(directory)
+                runtime.processes.agreed(lambda: None)  # there is nothing to train together
+                return RunResult(directory, config.name, read_json(directory.result_file))
+            runtime = within_memory(prepared.config, runtime, directory, directory.status())
+            with recorded(directory, mirror):
+                summary = _work(prepared, directory, runtime, Log(directory, mirror, watch))
+                return RunResult(directory, config.name, summary)
 
 
 def follow(config: RunConfig, runtime: Runtime, *, catalogue: Catalogue | None = None) -> None:
@@ -112,16 +135,20 @@ def follow(config: RunConfig, runtime: Runtime, *, catalogue: Catalogue | None =
         UserError: what the leader wrote cannot be seen from here.
     """
     runtime = replace(runtime, progress=False, console=Console(quiet=True))
-    if runtime.threads:
-        torch.set_num_threads(runtime.threads)
-    prepared = _prepared_together(config, runtime, catalogue)
-    directory = run_directory(prepared, runtime)
-    if not runtime.processes.agreed(lambda: False):
-        return
-    if not directory.path.is_dir():
-        raise UserError(f"--runs {runtime.runs}: is not seen by all processes; give a folder that all machines share")
-    trained_model(prepared, directory, runtime, Silent(directory))
-    runtime.processes.part()
+    with isolated(config.seed, runtime.threads):
+        prepared = _prepared_together(config, runtime, catalogue)
+        directory = run_directory(prepared, runtime)
+        limits = runtime.processes.agreed(lambda: None)
+        if limits is None:
+            return
+        if not directory.path.is_dir():
+            raise UserError(
+                f"--runs {runtime.runs}: is not seen by all processes; give a folder that all machines share"
+            )
+        after_oom = frozenset(limits["after_oom"])
+        runtime = replace(runtime, micro_batch=limits["micro_batch"], after_oom=after_oom)
+        trained_model(prepared, directory, runtime, Silent(directory))
+        runtime.processes.part()
 
 
 def _prepared_together(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None) -> Prepared:
@@ -238,6 +265,7 @@ def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime,
         config.projector,
         prepared.store,
         config.llm.max_length,
+        shared=(runtime.memo, prepared.llm.identity),
     )
     store = prepared.store if config.projector.places_tokens else None
     collator = Collator(store, layout.padding, with_context=config.projector.reads_context)
@@ -246,14 +274,15 @@ def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime,
     left = group.agreed(lambda: _unfinished(prepared, directory))
     for position in left:  # found out now, and not after the stages before
         model.freeze(config.stages[position].trains)
-        refuse_or_synchronise(model, config.stages[position], runtime)
+        refuse_or_synchronise(model, config.stages[position], for_stage(model, config.stages[position], runtime)[0])
     if left:
         group.meet(device_of(runtime).type)
+    steps = 0
     for position, (stage, identity) in enumerate(zip(config.stages, prepared.stage_ids, strict=True)):
         folder = directory.stage(position, stage.name)
         laid_out = replace(layout, style=config.prompted_as(stage), text_input=config.written_in(stage))
         training, validation = (
-            _for_training(laid_out, prepared, position, part, log) for part in ("training", "validation")
+            for_training(laid_out, prepared, position, part, log) for part in ("training", "validation")
         )
         job = StageJob(
             stage,
@@ -265,17 +294,29 @@ def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime,
             derived_seed(config.seed, f"stage/{position}"),
             config.precision,
         )
-        if group.leads and job.outcome() is None:
-            _adopt_finished(job, runtime, log)
-            log.status("running", f"stage {stage.name}")
-        outcome = train_stage(model, job, runtime, heartbeat=partial(log.status, "running", f"stage {stage.name}"))
-        log.write(f"stage {stage.name}: {_in_words(outcome)}")
+        heartbeat = partial(log.status, "running", f"stage {stage.name}")
+        validated = partial(_tell, log, stage.name, position, steps)
+        kind = "deepspeed" if sharding() == "deepspeed" else "whole"
+        alone = training_alone(directory, folder, identity, log, kind) if group.leads else nullcontext()
+        with alone:
+            model.freeze(stage.trains)
+            limited, pieces = for_stage(model, stage, runtime)
+            if group.leads and pieces and job.outcome() is None:
+                note_in_session(directory, pieces)
+            outcome = train_stage(model, job, limited, heartbeat=heartbeat, validated=validated)
+        steps += outcome.steps
+        log.write(f"stage {stage.name}: {outcome.in_words()}")
         if sharding() is not None:
             model = _whole_again(prepared, directory, position, at_first, sample)
     if sharding() is not None:
         model.to(device_of(runtime))
     asked = replace(layout, style=config.asked_as, text_input=config.asked_in)
     return TrainedModel(model, asked, collator, sample)
+
+
+def _tell(log: Log, stage: str, position: int, steps_before: int, step: int, loss: float) -> None:
+    """Tells the watcher of a validation."""
+    log.watch(Validated(stage, position, step, steps_before, loss))
 
 
 def _whole_again(
@@ -299,19 +340,24 @@ def _sample(prepared: Prepared, collator: Collator) -> MoleculeBatch | None:
     return collator.store.batch(molecules[:_SAMPLE]) if collator.store is not None else None
 
 
-def _work(prepared: Prepared, directory: RunDirectory, runtime: Runtime, mirror: Mirror) -> dict[str, Any]:
-    log = Log(directory, mirror)
+def _work(prepared: Prepared, directory: RunDirectory, runtime: Runtime, log: Log) -> dict[str, Any]:
     describe(prepared, directory)
+    begin_session(directory, directory.found, limits=limits_of(runtime))
     log.status("running", "prepared")
     log.write(f"session begins; {prepared.train_id}")
+    runtime = replace(runtime, heartbeat=log.beat)
     group, trains = runtime.processes, bool(_unfinished(prepared, directory))
-    together = group.agreed(lambda: trains)
+    limits = {"micro_batch": runtime.micro_batch, "after_oom": sorted(runtime.after_oom)}
+    together = bool(group.agreed(lambda: limits if trains else None))
     if trains or evaluation_missing(prepared, directory):
         trained = trained_model(prepared, directory, runtime if together else replace(runtime, processes=ALONE), log)
         if together:
             group.part()
         count_parameters(trained.model, prepared, directory)
         log.status("running", "generating")
+        asked_at_once = prepared.config.evaluation.generation.batch_size
+        if (rows := runtime.asking_micro_batch or asked_at_once) < asked_at_once:
+            note_in_session(directory, in_words("answers", rows, runtime, "asking"))
         ask(trained, prepared, directory, runtime)
     log.status("running", "scoring")
     entries = score(prepared, directory, runtime)
@@ -319,65 +365,18 @@ def _work(prepared: Prepared, directory: RunDirectory, runtime: Runtime, mirror:
     summary = summarise(prepared, directory, entries)
     write_json(directory.result_file, summary)
     log.write("session ends; done")
+    end_session(directory, "done", "done")
     log.status("done", "done")
     return summary
-
-
-def _for_training(layout: Layout, prepared: Prepared, position: int, part: str, log: Log) -> TrainingExamples:
-    """Tokenised examples of a stage, answers cut to the longest length; what is lost that way is said."""
-    config, data = prepared.config, prepared.stages[position]
-    examples = data.training if part == "training" else data.validation
-    graph_input = config.graph_input.train
-
-    def drawn(epoch: int) -> Mapping[str, str]:
-        seed = derived_seed(config.seed, f"graph_input/{position}/{part}/{epoch}")
-        return substitutes(graph_input, examples, atoms_of(prepared.store), seed)
-
-    found = TrainingExamples(layout, examples, drawn, redrawn=graph_input.is_redrawn)
-    if found.too_long or found.shortened:
-        log.write(
-            f"{part} of stage {config.stages[position].name}: {found.shortened} of {len(examples)} answers cut at "
-            f"llm.max_length {config.llm.max_length}; {found.too_long} left out, since the prompt alone is longer"
-        )
-    if not found.first:
-        raise UserError(
-            f"llm.max_length: is {config.llm.max_length}, and every {part} prompt alone is longer; the shortest has "
-            f"{found.shortest_prompt} tokens"
-        )
-    return found
-
-
-def _adopt_finished(job: StageJob, runtime: Runtime, log: Log) -> None:
-    """Takes a stage of the same identity that another run has finished."""
-    for report in sorted(runtime.runs.glob("*/stages/*/stage.json")):
-        if report.parent != job.folder and _is_finished(report.parent, job.identity):
-            job.folder.mkdir(parents=True, exist_ok=True)
-            for name in ("final.safetensors", "steps.jsonl", "metrics.jsonl", "stage.json"):
-                write_bytes(job.folder / name, (report.parent / name).read_bytes())
-            log.write(f"stage {job.stage.name}: taken from {report.parent}, which has the same identity")
-            return
 
 
 def _unfinished(prepared: Prepared, directory: RunDirectory) -> list[int]:
     """Positions of the stages that are still to be trained, or to be taken from another run."""
     stages = enumerate(zip(prepared.config.stages, prepared.stage_ids, strict=True))
-    return [k for k, (stage, identity) in stages if not _is_finished(directory.stage(k, stage.name), identity)]
-
-
-def _is_finished(folder: Path, identity: str) -> bool:
-    report = folder / "stage.json"
-    return report.exists() and is_whole(folder / "final.safetensors") and read_json(report)["stage_id"] == identity
+    return [k for k, (stage, identity) in stages if not is_finished(directory.stage(k, stage.name), identity)]
 
 
 def _empty(folder: Path) -> None:
     for item in folder.iterdir():
         if item.name != "lock":
             shutil.rmtree(item) if item.is_dir() else item.unlink()
-
-
-def _in_words(outcome: StageOutcome) -> str:
-    losses = ", ".join(f"{step}: {loss:.4f}" for step, loss in outcome.validation.items())
-    return (
-        f"{outcome.steps} steps, {outcome.tokens} tokens, {outcome.seconds:.1f} s; validation loss by step {losses}; "
-        f"hands on the {outcome.kept} weights, of step {outcome.kept_step}"
-    )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from bench.collate import Collator, TokenisedExample, end_ids
 from bench.config import Generation
 from bench.identity import derived_seed
 from bench.model import GraphLanguageModel
+from bench.pieces import pieces_of
 from bench.run_store import append_jsonl, read_jsonl
 from bench.runtime import Runtime
 from bench.trainer import on_device
@@ -41,7 +41,8 @@ def predict(
     """The predictions of the wanted examples in their order; those that `file` already holds are not made again.
 
     Batches are formed from all examples sorted by length, whatever is already there, and each draws its random numbers
-    from its own seed, so that an answer does not depend on where a run was interrupted.
+    from its own seed, so that an answer does not depend on where a run was interrupted. A batch that is computed in
+    pieces keeps its padding and its random numbers.
 
     Args:
         examples: laid out for the model.
@@ -49,7 +50,7 @@ def predict(
         generation: how.
         parse: reads an answer.
         file: where they are kept.
-        runtime: for the progress bar.
+        runtime: for the progress bar, and how many prompts are computed at once.
         wanted: ids of the examples that are answered, among others that batches are formed with; None for all.
         what: the progress bar says.
         seed: of the run, where answers are drawn.
@@ -63,15 +64,33 @@ def predict(
     missing = [batch for batch in batches if any(example.id in wanted and example.id not in done for example in batch)]
     for batch in runtime.tracked(missing, what, len(missing)):
         answer_end, drawn = batch[0].answer_end, derived_seed(seed, f"generation/{batch[0].id}")
-        answers = generate(model, tokenizer, collator.prompts(batch), generation, answer_end=answer_end, seed=drawn)
         ends = _single_ends(tokenizer, answer_end)
-        fresh = []
-        for example, ids in zip(batch, answers, strict=True):
-            if example.id in wanted and example.id not in done:
-                done[example.id] = _prediction(parse, tokenizer, example, ids, ends)
-                fresh.append(asdict(done[example.id]))
-        append_jsonl(file, fresh)
+        width, first = max(example.prompt_length for example in batch), 0
+        for piece in pieces_of(batch, runtime.asking_micro_batch):
+            rows, first = Rows(first, len(batch)), first + len(piece)
+            left = {example.id for example in piece if example.id in wanted and example.id not in done}
+            if not left:
+                continue
+            prompts = collator.prompts(piece, width)
+            answers = generate(model, tokenizer, prompts, generation, answer_end=answer_end, seed=drawn, rows=rows)
+            for example, ids in zip(piece, answers, strict=True):
+                if example.id in left:
+                    done[example.id] = _prediction(parse, tokenizer, example, ids, ends)
+            append_jsonl(file, [asdict(done[example.id]) for example in piece if example.id in left])
     return [done[example.id] for example in examples if example.id in wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Where a piece stands in the batch that it was cut from.
+
+    Args:
+        first: of the batch's rows.
+        total: rows of the batch.
+    """
+
+    first: int
+    total: int
 
 
 @torch.no_grad()
@@ -83,6 +102,7 @@ def generate(
     *,
     answer_end: str = "",
     seed: int = 0,
+    rows: Rows | None = None,
 ) -> list[list[int]]:
     """New token ids of each prompt of a left-padded batch, what ends the answer included where it was reached.
 
@@ -94,8 +114,14 @@ def generate(
         generation: how.
         answer_end: the text that ends an answer beside the tokenizer's end token, if any.
         seed: of the numbers by which tokens are drawn.
+        rows: which rows of a larger batch these are; they are given the random numbers that they have in it.
+
+    Raises:
+        NotFiniteError: the model gives a token a logit that is no number.
     """
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, LogitsProcessorList
+
+    from bench.token_choice import Drawing, RefusingNaN
 
     model.eval()
     device = model.token_embedding.weight.device
@@ -105,36 +131,29 @@ def generate(
     how: dict[str, Any] = {"do_sample": False, "num_beams": generation.beams}
     if generation.beams > 1:
         how["length_penalty"] = generation.length_penalty
+    chosen = LogitsProcessorList([RefusingNaN()])
     if generation.temperature:
-        how = {"do_sample": True, "temperature": generation.temperature, "top_k": generation.top_k, "top_p": 1.0}
+        how = {"do_sample": False}  # the likeliest of what is drawn
+        place = rows or Rows(0, len(batch["input_ids"]))
+        chosen.append(Drawing(generation.temperature, generation.top_k, seed, place.first, place.total, device))
     stops: dict[str, Any] = {}
     if answer_end and len(end_ids(tokenizer, answer_end)) > 1:  # no token that stands for the end, but several
         stops = {"stop_strings": [answer_end], "tokenizer": tokenizer}
-    with _drawing(seed, device) if generation.temperature else nullcontext():
-        made: Tensor = model.llm.generate(  # type: ignore[operator]
-            inputs_embeds=model.embed(
-                batch["input_ids"], batch["soft_positions"], batch["molecules"], batch["context"]
-            ),
-            attention_mask=batch["attention_mask"],
-            generation_config=GenerationConfig(
-                **how,
-                max_new_tokens=generation.max_new_tokens,
-                min_new_tokens=generation.min_new_tokens or None,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=ends or None,
-                pad_token_id=padding,
-            ),
-            **stops,
-        )
+    made: Tensor = model.llm.generate(  # type: ignore[operator]
+        inputs_embeds=model.embed(batch["input_ids"], batch["soft_positions"], batch["molecules"], batch["context"]),
+        attention_mask=batch["attention_mask"],
+        logits_processor=chosen,
+        generation_config=GenerationConfig(
+            **how,
+            max_new_tokens=generation.max_new_tokens,
+            min_new_tokens=generation.min_new_tokens or None,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=ends or None,
+            pad_token_id=padding,
+        ),
+        **stops,
+    )
     return [_until_end(ids, ends, tokenizer, answer_end) for ids in made.tolist()]
-
-
-@contextmanager
-def _drawing(seed: int, device: torch.device) -> Iterator[None]:
-    """Numbers drawn inside depend on the seed alone; the generators are then put back."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _single_ends(tokenizer: Any, answer_end: str) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from bench.checkpoints import Notes
 from bench.distributed import Processes
+from bench.errors import StoppedEarlyError
 from bench.identity import derived_seed
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Interruption(TrainerCallback):  # type: ignore[misc]
-    """On SIGTERM all processes write a checkpoint at the end of the same step, and leave.
+    """On SIGTERM, or when a watcher wants it, all processes write a checkpoint at the end of the same step, and leave.
 
     transformers' own checkpoint on SIGTERM waits three seconds, can be written before the step is done, whose dropout
     is then drawn anew on resuming, and lets each process choose its step.
@@ -36,6 +37,18 @@ class Interruption(TrainerCallback):  # type: ignore[misc]
         self._seed = seed
         self._resumed = resumed
         self._asked = False
+        self._unwanted: str | None = None  # why a watcher wants an end
+
+    def heeding(self, validated: Callable[[int, float], None]) -> Callable[[int, float], None]:
+        """`validated`, whose wish to end the training is taken note of until all processes can follow it."""
+
+        def told(step: int, loss: float) -> None:
+            try:
+                validated(step, loss)
+            except StoppedEarlyError as error:
+                self._unwanted = str(error)
+
+        return told
 
     @contextmanager
     def noticing(self) -> Iterator[None]:
@@ -59,10 +72,13 @@ class Interruption(TrainerCallback):  # type: ignore[misc]
         """Ends this process if it was asked to.
 
         Raises:
-            SystemExit: it was.
+            SystemExit: it was, by SIGTERM.
+            StoppedEarlyError: it was, by a watcher.
         """
         if self._asked:
             raise SystemExit(128 + signal.SIGTERM)
+        if self._unwanted is not None:
+            raise StoppedEarlyError(self._unwanted)
 
     def begin(self, trainer: Trainer) -> None:
         """What a training starts with: dropout of each process's own, and the losses that no line was written for."""
@@ -78,8 +94,13 @@ class Interruption(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Asks for a checkpoint where one of the processes was asked to end."""
         self._asked = self._group.any(self._asked)
-        if self._asked:
+        if self._asked or self._unwanted is not None:
             control.should_save = control.should_training_stop = True
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Asks for a checkpoint where the leader's watcher wants an end; validation is where it says so."""
+        self._unwanted = next((words for words in self._group.gathered(self._unwanted) if words is not None), None)
+        self.on_step_end(args, state, control)
 
     def _note(self, number: int, frame: object) -> None:
         self._asked = True

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.collate import Collator, Layout, TokenisedExample
 from bench.config import RunConfig
-from bench.prepare import subset
+from bench.reading import subset
 from encoders.store import FeatureStore
 from tasks.base import Example
 from tasks.prompts import PromptStyle, TextInput, UnwritableMoleculeError

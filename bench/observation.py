@@ -9,6 +9,7 @@ import torch
 
 from bench.collate import Collator, TokenisedExample
 from bench.model import GraphLanguageModel
+from bench.pieces import pieces_of
 from bench.run_store import RunDirectory, read_json, write_json
 from bench.runtime import Runtime
 from bench.trainer import on_device
@@ -36,11 +37,14 @@ def observe(
     found: dict[str, list[torch.Tensor]] = {}
     starts = range(0, len(examples), batch_size)
     for start in runtime.tracked(starts, "observing the projector", len(starts)):
-        batch = on_device(collator.prompts(examples[start : start + batch_size]), device)
-        if batch["molecules"] is None:
-            continue
-        for name, values in model.observed(batch["input_ids"], batch["molecules"], batch["context"]).items():
-            found.setdefault(name, []).append(values.double().cpu())
+        chunk = examples[start : start + batch_size]
+        width = max(example.prompt_length for example in chunk)
+        for piece in pieces_of(chunk, runtime.asking_micro_batch):
+            batch = on_device(collator.prompts(piece, width), device)
+            if batch["molecules"] is None:
+                continue
+            for name, values in model.observed(batch["input_ids"], batch["molecules"], batch["context"]).items():
+                found.setdefault(name, []).append(values.double().cpu())
     joined = {name: torch.cat(parts) for name, parts in found.items()}
     described = {
         name: {

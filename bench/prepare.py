@@ -3,55 +3,28 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.config import TINY, RunConfig, Stage, WeightedTask
+from bench.config import TINY, RunConfig, Stage
 from bench.errors import UserError
 from bench.features import open_features
-from bench.identity import Inputs, cell_id, content_hash, examples_hash, stage_ids, train_id
+from bench.identity import Inputs, cell_id, content_hash, stage_ids, train_id
 from bench.language_model import LocatedModel, locate
+from bench.memo import is_ours
 from bench.model import wire
 from bench.model_files import contents
+from bench.reading import EvaluationData, Reader, StageData
 from bench.run_store import write_text
 from bench.runtime import Runtime
 from encoders.base import Level
 from encoders.store import FeatureStore
-from tasks.base import Example, Rejection, Split, Task
+from tasks.base import Example, Rejection, Task
 from tasks.data import Catalogue
 from tasks.metrics.base import Protocol
 from tasks.prompts import PromptStyle, TextInput, UnwritableMoleculeError, written_molecules
-
-
-@dataclass(frozen=True, slots=True)
-class StageData:
-    """The examples of a training stage."""
-
-    training: tuple[Example, ...]
-    validation: tuple[Example, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationData:
-    """The examples of a task that the trained model is asked.
-
-    Args:
-        unreadable: ids of examples whose molecules cannot be featurised. They are not dropped, or cells with different
-            feature schemes would be scored on different examples: their answers count as wrong.
-    """
-
-    task: Task
-    examples: tuple[Example, ...]
-    limited: bool
-    unreadable: frozenset[str] = frozenset()
-
-    @property
-    def readable(self) -> tuple[Example, ...]:
-        """The examples that the model can be asked."""
-        return tuple(example for example in self.examples if example.id not in self.unreadable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +71,7 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
     for task in config.evaluation_tasks():
         for protocol in fitting_protocols(config.evaluation.protocols, task):
             protocol.identity(task.answer)  # a missing tokenizer must not be found out after hours of training
-    reader = _Reader(config, catalogue or Catalogue())
+    reader = Reader(config, catalogue or Catalogue(), runtime)
     stages = tuple(reader.stage(stage) for stage in config.stages)
     evaluations = tuple(reader.evaluation(task) for task in config.evaluation_tasks())
     for split, listed in reader.rejections.items():
@@ -111,12 +84,14 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
         files = _files(config, runtime)
     llm = _language_model(config, reader, runtime)
 
-    every = (molecule for example in _all_examples(stages, evaluations) for molecule in example.molecules)
+    every = tuple(
+        dict.fromkeys(molecule for example in _all_examples(stages, evaluations) for molecule in example.molecules)
+    )
     store = open_features(config.encoder.features() if config.projector.places_tokens else (), every, runtime)
 
     # Written once for each way, and not for every stage and part: SELFIES take milliseconds a molecule.
     unwritable = {
-        written: _unwritable(_all_examples(stages, evaluations), written)
+        written: _unwritable(every, written, runtime)
         for written in {*(config.written_in(stage) for stage in config.stages), config.asked_in}
     }
 
@@ -129,7 +104,7 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
 
     def readable(examples: Sequence[Example], split: str, stage: Stage) -> tuple[Example, ...]:
         without = unreadable(examples, split, config.prompted_as(stage), config.written_in(stage))
-        return tuple(example for example in examples if example.id not in without)
+        return tuple(examples) if not without else tuple(example for example in examples if example.id not in without)
 
     stages = tuple(
         StageData(readable(data.training, "train", stage), readable(data.validation, "validation", stage))
@@ -143,8 +118,8 @@ def prepare(config: RunConfig, runtime: Runtime, catalogue: Catalogue | None = N
     for stage, data in zip(config.stages, stages, strict=True):
         _refuse_stage_without_graphs(stage, data)
     inputs = Inputs(
-        train=tuple(examples_hash(data.training) for data in stages),
-        validation=tuple(examples_hash(data.validation) for data in stages),
+        train=tuple(reader.hash_of(data.training) for data in stages),
+        validation=tuple(reader.hash_of(data.validation) for data in stages),
         llm=llm.identity,
         **files,
     )
@@ -208,21 +183,9 @@ def fitting_protocols(protocols: Sequence[Protocol], task: Task) -> tuple[Protoc
     return fitting
 
 
-def subset(examples: Sequence[Example], limit: int | None) -> tuple[Example, ...]:
-    """A pseudo-random subset in file order; smaller limits give subsets of larger ones.
-
-    Chosen by a hash of the ids rather than from the top, where data sets are often sorted.
-    """
-    if limit is None or limit >= len(examples):
-        return tuple(examples)
-    by_hash = sorted(examples, key=lambda example: hashlib.sha256(example.id.encode()).digest())
-    chosen = {example.id for example in by_hash[:limit]}
-    return tuple(example for example in examples if example.id in chosen)
-
-
 def small_language_model(config: RunConfig, catalogue: Catalogue, runtime: Runtime) -> LocatedModel:
     """The language model of a configuration that molgraft makes itself, made now if the cache lacks it."""
-    return _language_model(config, _Reader(config, catalogue), runtime)
+    return _language_model(config, Reader(config, catalogue, runtime), runtime)
 
 
 def rejections_csv(rejections: Mapping[str, Sequence[Rejection]]) -> str:
@@ -235,91 +198,18 @@ def rejections_csv(rejections: Mapping[str, Sequence[Rejection]]) -> str:
     return text.getvalue()
 
 
-class _Reader:
-    """Reads each task and split once, and remembers what was rejected and where it came from."""
-
-    def __init__(self, config: RunConfig, catalogue: Catalogue) -> None:
-        self._config = config
-        self._catalogue = catalogue
-        self._read: dict[tuple[str, Split], tuple[Example, ...]] = {}
-        self.rejections: dict[str, list[Rejection]] = {}
-        self.rows_read: dict[str, int] = {}
-        self.sources: dict[str, Mapping[str, Any]] = {}
-
-    def examples(self, task: Task, split: Split) -> tuple[Example, ...]:
-        """All examples of a split."""
-        key = (content_hash(task), split)
-        if key not in self._read:
-            examples, rejections = task.examples(split, self._catalogue)
-            if not examples:
-                raise UserError(f"task {task.name}: {task.data} has no usable row in its {split} split")
-            # A projector may read which task an example belongs to, so every example carries it.
-            self._read[key] = tuple(replace(e, meta={**e.meta, "task": task.name}) for e in examples)
-            self.rejections.setdefault(split, []).extend(rejections)
-            self.rows_read[split] = self.rows_read.get(split, 0) + len(examples) + len(rejections)
-            source = self._catalogue.get(task.data).source(split)
-            described = {"file": source.file, "sha256": source.sha256, "git_blob": source.git_blob, "note": source.note}
-            self.sources[f"{task.data}/{split}"] = {**described, "where": {k: list(v) for k, v in source.where.items()}}
-        return self._read[key]
-
-    def stage(self, stage: Stage) -> StageData:
-        """The mixture that a stage trains on, and the validation examples of all its tasks."""
-        mixture = self._config.training_tasks(stage)
-        limits = self._config.limits
-        return StageData(
-            _mixed([(w, subset(self.examples(w.task, "train"), limits.train)) for w in mixture]),
-            _mixed([(w, subset(self.examples(w.task, "validation"), limits.validation)) for w in mixture], draw=False),
-        )
-
-    def evaluation(self, task: Task) -> EvaluationData:
-        """The examples that are asked."""
-        evaluation = self._config.evaluation
-        examples = self.examples(task, evaluation.split)
-        chosen = subset(examples, evaluation.limit)
-        if evaluation.ids:
-            known = {example.id: example for example in examples}
-            unknown = [name for name in evaluation.ids if name not in known]
-            if unknown:
-                raise UserError(f"--ids: {task.data} has no {evaluation.split} example {unknown[0]!r}")
-            chosen = tuple(known[name] for name in evaluation.ids)
-        return EvaluationData(task, chosen, limited=len(chosen) < len(examples))
-
-
-def _mixed(parts: Sequence[tuple[WeightedTask, tuple[Example, ...]]], draw: bool = True) -> tuple[Example, ...]:
-    """Examples of several tasks; drawn so that each has its share of as many examples as there are in all."""
-    if len(parts) == 1:
-        return parts[0][1]
-    total, weights = sum(len(examples) for _, examples in parts), sum(weighted.weight for weighted, _ in parts)
-    mixed: list[Example] = []
-    for position, (weighted, examples) in enumerate(parts):
-        count = round(total * weighted.weight / weights) if draw else len(examples)
-        shuffled = sorted(examples, key=lambda example: hashlib.sha256(example.id.encode()).digest())
-        for index in range(count):
-            example, again = shuffled[index % len(shuffled)], index // len(shuffled)
-            name = f"{weighted.task.name}.{position}/{example.id}" + (f"#{again}" if again else "")
-            mixed.append(replace(example, id=name))
-    return tuple(mixed)
-
-
-def _language_model(config: RunConfig, reader: _Reader, runtime: Runtime) -> LocatedModel:
+def _language_model(config: RunConfig, reader: Reader, runtime: Runtime) -> LocatedModel:
     if config.llm.weights == "random":
         from bench.random_model import ensure_random_model
 
-        return ensure_random_model(_corpus(config, reader), config.llm.name, runtime)
+        return ensure_random_model(reader.corpus(), config.llm.name, runtime)
     return _small_model(config, reader, runtime) if config.llm.name == TINY else locate(config.llm, runtime)
 
 
-def _small_model(config: RunConfig, reader: _Reader, runtime: Runtime) -> LocatedModel:
+def _small_model(config: RunConfig, reader: Reader, runtime: Runtime) -> LocatedModel:
     from bench.pretrain_lm import ensure_small_model
 
-    return ensure_small_model(_corpus(config, reader), config.llm.tiny, runtime)
-
-
-def _corpus(config: RunConfig, reader: _Reader) -> list[str]:
-    """The text of the run's own task, before features are made, so that every cell of a study shares one model."""
-    from bench.pretrain_lm import corpus_of
-
-    return corpus_of(subset(reader.examples(config.task, "train"), config.limits.train))
+    return ensure_small_model(reader.corpus(), config.llm.tiny, runtime)
 
 
 def _all_examples(stages: Iterable[StageData], evaluations: Iterable[EvaluationData]) -> Iterable[Example]:
@@ -330,15 +220,21 @@ def _all_examples(stages: Iterable[StageData], evaluations: Iterable[EvaluationD
         yield from evaluated.examples
 
 
-def _unwritable(examples: Iterable[Example], text_input: TextInput) -> dict[str, str]:
+def _unwritable(molecules: tuple[str, ...], text_input: TextInput, runtime: Runtime) -> dict[str, str]:
     """Molecules that cannot be written in the way that the prompt asks for, and why."""
-    reasons = {}
-    for molecule in dict.fromkeys(molecule for example in examples for molecule in example.molecules):
-        try:
-            text_input.write(molecule)
-        except UnwritableMoleculeError as error:
-            reasons[molecule] = str(error)
-    return reasons
+
+    def found() -> dict[str, str]:
+        reasons = {}
+        for molecule in molecules:
+            try:
+                text_input.write(molecule)
+            except UnwritableMoleculeError as error:
+                reasons[molecule] = str(error)
+        return reasons
+
+    if not is_ours(text_input):
+        return found()
+    return runtime.memo.get("unwritable", (content_hash(text_input), molecules), found, lambda _: 100 * len(molecules))
 
 
 def _rejected(

@@ -152,14 +152,18 @@ def resolve_mapping(
     overrides: Sequence[str] = (),
     components: Registry | None = None,
     choices: Choices | None = None,
+    common: Mapping[str, Any] | None = None,
     changes: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Resolved:
     """The same for what was read already.
 
     Args:
         written: a preset as `load_mapping` gives it.
         overrides, components, choices: see `resolve`.
-        changes: laid over the preset before `overrides`, as a cell of a study is.
+        common: values by dotted path, laid over the preset first, as those of all cells of a study are.
+        changes: laid over that, as a cell of a study is.
+        settings: values by dotted path, laid over that before `overrides`, as a cell of a grid is.
     """
     components = components or registry()
     chosen = choices or Choices()
@@ -174,7 +178,8 @@ def resolve_mapping(
         mapping = laid_over(mapping, _still_there(scales[scale].set, mapping, written))
     if switches or scale:
         mapping["name"] = _name(mapping, scale, fidelity, written, chosen)
-    mapping = apply_overrides(merge(mapping, changes or {}), overrides)
+    mapping = merge(laid_over(mapping, common or {}), changes or {})
+    mapping = apply_overrides(laid_over(mapping, settings or {}), overrides)
     switches = tuple(_checked(switch, mapping) for switch in switches)
     if (switches or scale) and "origin" not in mapping:
         shown = {switch.name: switch.value + (" (overridden)" if switch.undone else "") for switch in switches}

@@ -18,11 +18,11 @@ from bench.parsing import to_mapping
 from bench.pretraining_config import FOLDER, PretrainingConfig
 from bench.pretraining_data import PreparedPretraining, prepare_pretraining
 from bench.pretraining_loop import Pretrainer
-from bench.provenance import provenance
 from bench.retrieval import retrieval_figures
 from bench.run_store import RunDirectory, is_whole, read_json, read_jsonl, write_bytes, write_json, write_text
 from bench.runtime import Runtime
 from bench.session import Log, Mirror, recorded, refuse_failed
+from bench.session_account import begin_session, end_session
 from tasks.data import Catalogue
 
 ENCODER_FILE = "encoder.safetensors"
@@ -94,6 +94,7 @@ def pretrain(
 def _work(prepared: PreparedPretraining, directory: RunDirectory, runtime: Runtime, mirror: Mirror) -> dict[str, Any]:
     log = Log(directory, mirror)
     _describe(prepared, directory)
+    begin_session(directory, directory.found)
     log.status("running", "pretraining")
     log.write(f"session begins; {prepared.identity}")
     folder = directory.stage(0, "pretrain")
@@ -107,6 +108,7 @@ def _work(prepared: PreparedPretraining, directory: RunDirectory, runtime: Runti
     summary = _summary(pretrainer, directory, retrieval)
     write_json(directory.result_file, summary)
     log.write("session ends; done")
+    end_session(directory, "done", "done")
     log.status("done", "done")
     shutil.rmtree(pretrainer.checkpoints, ignore_errors=True)  # they only served to resume
     return summary
@@ -115,9 +117,6 @@ def _work(prepared: PreparedPretraining, directory: RunDirectory, runtime: Runti
 def _describe(prepared: PreparedPretraining, directory: RunDirectory) -> None:
     """The resolved configuration, what the pretraining is made from, and what was left out."""
     if directory.manifest_file.exists():  # what it was made from stays; a later session only adds itself
-        manifest = read_json(directory.manifest_file)
-        manifest["sessions"].append(provenance())
-        write_json(directory.manifest_file, manifest)
         return
     write_text(directory.config_file, yaml.safe_dump(to_mapping(prepared.config), sort_keys=False))
     rejected = [[row.file, row.line, row.value, row.reason] for row in prepared.rejections]
@@ -131,7 +130,7 @@ def _describe(prepared: PreparedPretraining, directory: RunDirectory) -> None:
             "counts": prepared.counts,
             "features": [f"{scheme.name}@{scheme.version}" for scheme in prepared.config.encoder.features()],
             "text": None if prepared.text is None else prepared.text.identity,
-            "sessions": [provenance()],
+            "sessions": [],
         },
     )
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,11 @@ def provenance() -> Mapping[str, Any]:
         "cores": os.cpu_count(),
         "threads": _threads(),
         "host": socket.gethostname(),
+        "pid": os.getpid(),
         "accelerator": _accelerator(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "unix": round(time.time(), 3),
     }
 
 

@@ -11,9 +11,9 @@ from bench.config import RunConfig
 from bench.model import GraphLanguageModel
 from bench.parsing import to_mapping
 from bench.prepare import Prepared, rejections_csv
-from bench.provenance import provenance
 from bench.quantisation import elements
 from bench.run_store import RunDirectory, read_json, write_json, write_text
+from bench.session_account import notes_of_sessions
 from tasks.base import Example
 from tasks.prompts import PromptStyle, TextInput, as_text, prompt_of, render
 
@@ -49,6 +49,7 @@ def summarise(prepared: Prepared, directory: RunDirectory, entries: list[dict[st
         "stages": stages,
         "scored_weights": _scored_weights(config),
         "evaluations": list(evaluations.values()),
+        "computed": notes_of_sessions(directory),
         "rejected": {part: len(rows) for part, rows in prepared.rejections.items()},
         "rows_left_out": _rows_left_out(prepared),
         "training_seconds": round(sum(stage["seconds"] for stage in stages), 2),
@@ -93,9 +94,6 @@ def describe(prepared: Prepared, directory: RunDirectory) -> None:
     config = prepared.config
     write_text(directory.path / "rejected.csv", rejections_csv(prepared.rejections))
     if directory.manifest_file.exists():  # what the run was made from stays; a later session only adds itself
-        manifest = read_json(directory.manifest_file)
-        manifest["sessions"].append(provenance())
-        write_json(directory.manifest_file, manifest)
         return
     # Escaped rather than in Unicode, some of whose characters YAML reads back as others.
     write_text(directory.config_file, yaml.safe_dump(to_mapping(config), sort_keys=False))
@@ -124,7 +122,7 @@ def describe(prepared: Prepared, directory: RunDirectory) -> None:
             "prompts": _sample_prompts(prepared),
             "generation": asdict(config.evaluation.generation),
             "scored_weights": _scored_weights(config),
-            "sessions": [provenance()],
+            "sessions": [],
         },
     )
 

@@ -13,7 +13,8 @@ from typing import Any
 from bench.collate import TokenisedExample
 from bench.generate import predict
 from bench.identity import derived_seed, predict_id, reliance_id, swapped_answers_id
-from bench.prepare import EvaluationData, Prepared, fitting_protocols
+from bench.prepare import Prepared, fitting_protocols
+from bench.reading import EvaluationData
 from bench.run_store import RunDirectory, append_jsonl, read_jsonl
 from bench.runtime import Runtime
 from bench.scores import changes, described
@@ -49,7 +50,7 @@ def measure_reliance(
         data: what is asked.
         examples: its readable examples, laid out with the run's own graphs.
         run: the run directory.
-        runtime: for progress bars.
+        runtime: for progress bars, and how many are computed at once.
     """
     partners = _partners(prepared, data)
     if isinstance(partners, str):
@@ -134,7 +135,9 @@ def _likelihoods(
         found = (
             pair
             for group in groups
-            for pair in log_likelihoods(trained.model, [laid_out[p] for p in group], trained.collator, size)
+            for pair in log_likelihoods(
+                trained.model, [laid_out[p] for p in group], trained.collator, size, rows=runtime.asking_micro_batch
+            )
         )
         positions = [p for group in groups for p in group]
         return dict(zip(positions, runtime.tracked(found, what, len(fitting)), strict=True))

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,11 +23,16 @@ from filelock import FileLock, Timeout
 from bench.errors import RunBusyError, UserError
 
 State = Literal["planned", "running", "interrupted", "failed", "done"]
-ErrorClass = Literal["nan", "oom", "disk", "error"]
+ErrorClass = Literal["nan", "oom", "disk", "killed", "error"]
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 _PARTIAL = ".partial"
+_CONTENTION = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES}
+_PATIENCE = 0.2  # seconds
 _FULL = 1 << 20  # bytes; with less than this left, a failed write is taken to be the disk's fault
+
+# What libraries that write in C++ or Rust say of a write that failed: torch, tokenizers and safetensors, sqlite.
+_DISK_WORDS = ("PytorchStreamWriter failed", "os error 28", "No space left on device", "database or disk is full")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class Status:
         message: the failure in one line.
         pid, host, updated: who wrote this, where and when (seconds since 1970).
         seconds: working time of all sessions so far.
+        attempts: sessions that have worked on the run, this one included.
     """
 
     state: State
@@ -51,6 +57,17 @@ class Status:
     host: str = ""
     updated: float = 0.0
     seconds: float = 0.0
+    attempts: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Status:
+        """What a status file says; one that is torn, as a full disk or a power cut may leave it, is interrupted."""
+        try:
+            written = json.loads(text)
+            known = {field.name for field in fields(cls)}
+            return cls(**{key: value for key, value in written.items() if key in known})
+        except (ValueError, TypeError, AttributeError):
+            return cls("interrupted", message="its status file cannot be read")
 
 
 class RunDirectory:
@@ -58,12 +75,17 @@ class RunDirectory:
 
     Args:
         path: it need not exist yet.
+
+    Attributes:
+        found: the status as it was written when this process took the lock.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._started = time.monotonic()
         self._earlier_seconds = 0.0
+        self.found = Status("planned")
+        self._attempts = 0
 
     @property
     def config_file(self) -> Path:
@@ -130,54 +152,94 @@ class RunDirectory:
             raise UserError(f"{self.path.parent} cannot be a folder of runs: a file stands there") from None
         holder = FileLock(self.path / "lock")
         try:
-            holder.acquire(timeout=0)
+            # A moment's patience, for who only looks whether a run is held (`is_held`) may be seen here.
+            holder.acquire(timeout=_PATIENCE, poll_interval=_PATIENCE / 10)
         except Timeout:
-            status = self._written_status()
-            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.updated))
-            raise RunBusyError(
-                f"{self.path} is being worked on by process {status.pid} on {status.host} (last sign of life {since}, "
-                f"{status.phase}). Wait for it, or end that process and run the same command again to resume."
-            ) from None
+            raise self.busy() from None
         try:
             for leftover in self.path.rglob(f"*{_PARTIAL}"):  # of a session that was killed while it wrote
-                leftover.unlink()
-            self._earlier_seconds = self._written_status().seconds
+                leftover.unlink(missing_ok=True)
+            self.found = self._written_status()
+            self._earlier_seconds, self._attempts = self.found.seconds, self.found.attempts
             self._started = time.monotonic()
             yield
         finally:
             holder.release()
 
+    def busy(self) -> RunBusyError:
+        """The error that says who is at the run."""
+        status = self._written_status()
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.updated))
+        who = f"process {status.pid} on {status.host} (last sign of life {since}, {status.phase})"
+        if not status.pid:  # it holds the lock, and has not said so yet
+            who = "a process that has just begun"
+        return RunBusyError(
+            f"{self.path} is being worked on by {who}. Wait for it, or end that process and run the same command again "
+            "to resume."
+        )
+
     def status(self) -> Status:
         """The state as it is now, not as it was last written."""
         status = self._written_status()
-        if status.state == "running" and not self._is_locked():
+        if status.state == "running" and not is_held(self.path / "lock"):
             return Status(**{**asdict(status), "state": "interrupted"})
         return status
+
+    def begin_attempt(self) -> None:
+        """Counts this session among those that have worked on the run. Call it while holding the lock."""
+        self._attempts += 1
 
     def set_status(
         self, state: State, phase: str = "", error: ErrorClass | None = None, message: str | None = None
     ) -> None:
         """Writes the state, with who and when. Call it while holding the lock."""
         seconds = self._earlier_seconds + time.monotonic() - self._started
-        status = Status(state, phase, error, message, os.getpid(), socket.gethostname(), time.time(), round(seconds, 2))
+        who = (os.getpid(), socket.gethostname(), time.time())
+        status = Status(state, phase, error, message, *who, round(seconds, 2), self._attempts)
         write_json(self.path / "status.json", asdict(status))
 
     def _written_status(self) -> Status:
         try:
-            return Status(**json.loads((self.path / "status.json").read_text()))
+            return Status.parse((self.path / "status.json").read_text(errors="replace"))
         except FileNotFoundError:
             return Status("planned")
 
-    def _is_locked(self) -> bool:
-        if not (self.path / "lock").exists():
-            return False
-        probe = FileLock(self.path / "lock")
-        try:
-            probe.acquire(timeout=0)
-        except Timeout:
-            return True
-        probe.release()
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds a lock file right now, of this machine or of another that shares the folder.
+
+    Looking is done by taking the lock for reading, for some microseconds: those who only look do not see each other,
+    need no right to write, and are outlasted by who takes it (`RunDirectory.lock`).
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return _is_held_as_filelock_says(lock)
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing would not do if the process forked meanwhile
+    except FileNotFoundError:
         return False
+    except OSError as error:
+        if error.errno in _CONTENTION:
+            return True
+        if error.errno == errno.ENOSYS:  # a file system without locks, where filelock has its own way
+            return _is_held_as_filelock_says(lock)
+        raise
+    return False
+
+
+def _is_held_as_filelock_says(lock: Path) -> bool:
+    if not lock.exists():
+        return False
+    probe = FileLock(lock)
+    try:
+        probe.acquire(timeout=0)
+    except Timeout:
+        return True
+    probe.release()
+    return False
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -270,10 +332,13 @@ def is_whole(path: Path) -> bool:
 def is_disk_error(error: BaseException, folder: Path) -> bool:
     """Whether a write to `folder` failed because of the disk: full, over quota, read-only or forbidden.
 
-    Libraries that write in C++ (torch, sqlite) raise errors of their own; they are told by the space that is left.
+    Libraries that write in C++ or Rust raise errors of their own; they are told by their words, or by the space that is
+    left.
     """
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _DISK_ERRORS
+    if isinstance(error, Exception) and any(words in str(error) for words in _DISK_WORDS):
+        return True
     return isinstance(error, Exception) and folder.exists() and shutil.disk_usage(folder).free < _FULL
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -11,11 +11,16 @@ from rich.console import Console
 from rich.progress import track
 
 from bench.distributed import Processes
+from bench.memo import Memo
 from tasks.locations import cache_root
 
 T = TypeVar("T")
 
 _stderr = Console(stderr=True)
+
+
+def _nothing() -> None:
+    """What a heartbeat is by default; a function of a module, so that settings can be sent to other processes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +40,14 @@ class Runtime:
         processes: that train together; one unless a launcher started several.
         micro_batch: most examples per forward pass of training; None for the stage's batch. Losses stay the same,
             but for dropout, which is drawn for each pass.
+        asking_micro_batch: most examples per forward pass of generation and of likelihoods; None for the evaluation's
+            batch. Batches and their padding stay, so that answers and likelihoods do, within rounding.
+        after_oom: which of these two, `training` and `asking`, are limited because memory ran out before.
         activation_checkpointing: compute the language model's activations again in the backward pass; None for large
             models on an accelerator.
         synchronise_batch_norm: a trained batch norm norms by the rows of all processes.
+        heartbeat: called with every item of work that is tracked.
+        memo: what the runs of this process share; `dataclasses.replace` keeps it.
     """
 
     runs: Path = Path("runs")
@@ -51,9 +61,13 @@ class Runtime:
     progress: bool = True
     processes: Processes = field(default_factory=Processes)
     micro_batch: int | None = None
+    asking_micro_batch: int | None = None
+    after_oom: frozenset[str] = frozenset()
     activation_checkpointing: bool | None = None
     synchronise_batch_norm: bool = False
     console: Console = field(default_factory=lambda: _stderr)
+    heartbeat: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
+    memo: Memo = field(default_factory=Memo, repr=False, compare=False)
 
     def cache_folder(self, name: str) -> Path:
         """A folder for things that can be made again."""
@@ -63,9 +77,10 @@ class Runtime:
         """`items` with a progress bar on standard error, or a line where no bar can be shown."""
         if self.progress and not self.bars and total:
             self.say(f"  {what}: {total:,}")
-        yield from track(
-            items, description=what, total=total, console=self.console, disable=not self.bars, transient=True
-        )
+        shown = track(items, description=what, total=total, console=self.console, disable=not self.bars, transient=True)
+        for item in shown:
+            self.heartbeat()
+            yield item
 
     @property
     def bars(self) -> bool:

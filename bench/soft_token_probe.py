@@ -20,8 +20,9 @@ from bench.collate import Collator
 from bench.errors import UserError
 from bench.experiment import build_model, run_directory, trained_model
 from bench.identity import derived_seed, predict_id
-from bench.prepare import Prepared, prepare, subset
+from bench.prepare import Prepared, prepare
 from bench.preset import load_config
+from bench.reading import subset
 from bench.run_store import read_json, read_jsonl, write_json
 from bench.runtime import Runtime
 from bench.session import Log

@@ -70,7 +70,11 @@ class StageJob:
 
 
 def train_stage(
-    model: GraphLanguageModel, job: StageJob, runtime: Runtime, heartbeat: Callable[[], None] = lambda: None
+    model: GraphLanguageModel,
+    job: StageJob,
+    runtime: Runtime,
+    heartbeat: Callable[[], None] = lambda: None,
+    validated: Callable[[int, float], None] = lambda step, loss: None,
 ) -> StageOutcome:
     """Trains a stage, or goes on with it, or takes it as it is if finished; `model` then holds its final weights.
 
@@ -79,8 +83,10 @@ def train_stage(
         job: what to do.
         runtime: how.
         heartbeat: called after logging, for whoever watches.
+        validated: told of each new validation's step and loss; it may raise `StoppedEarlyError`.
 
     Raises:
+        StoppedEarlyError: `validated` ended the training; a checkpoint is there to go on from.
         ConfigError: the parts that the stage trains have no parameters.
         NotFiniteError: the loss is NaN or infinite.
     """
@@ -88,26 +94,32 @@ def train_stage(
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError("stages", f"stage {job.stage.name!r} has no parameter to train: its parts have none")
     found = runtime.processes.agreed(lambda: asdict(done) if (done := job.outcome()) else None)
-    finished = _train(model, job, runtime, heartbeat) if found is None else StageOutcome(**found)
+    finished = _train(model, job, runtime, heartbeat, validated) if found is None else StageOutcome(**found)
     if sharding() is None:
         model.load_state(load_file(job.final_file))
     return finished
 
 
-def _train(model: GraphLanguageModel, job: StageJob, runtime: Runtime, heartbeat: Callable[[], None]) -> StageOutcome:
+def _train(
+    model: GraphLanguageModel,
+    job: StageJob,
+    runtime: Runtime,
+    heartbeat: Callable[[], None],
+    validated: Callable[[int, float], None],
+) -> StageOutcome:
     if refuse_or_synchronise(model, job.stage, runtime) and not all(map(_reads_a_graph, job.training.first)):
         raise ConfigError(
             f"stages.{job.stage.name}",
             "has questions without a molecule; batch norm over several processes needs some in each share of a batch",
         )
     checkpoints, group = job.folder / "checkpoints", runtime.processes
-    log = StageLog(job.folder, heartbeat, writes=group.leads)
     progress = ProgressCallback(runtime, job.stage.name)
     dataset = ExampleDataset(job.training)
     kind = "deepspeed" if sharding() == "deepspeed" else "whole"
     found = group.agreed(lambda: str(find_resumable(checkpoints, kind) or ""))
     resumable = Path(found) if found else None
     interruption = Interruption(group, job.seed, notes_of(resumable) if resumable else None)
+    log = StageLog(job.folder, heartbeat, interruption.heeding(validated), writes=group.leads)
     trainer = StageTrainer(
         job,
         group,
@@ -127,6 +139,7 @@ def _train(model: GraphLanguageModel, job: StageJob, runtime: Runtime, heartbeat
             interruption.leave()
             if group.agreed(lambda: str(trainer.state.global_step) not in log.validation()):
                 trainer.evaluate()
+                interruption.leave()
             state = whole_state(model)
             group.wait_for_all()  # some may still be writing what belongs to a checkpoint
     finally:
@@ -162,6 +175,7 @@ def _train_to_the_end(trainer: StageTrainer, resumable: Path | None) -> None:
     if resumable is None:
         if not trainer.args.eval_on_start:
             trainer.evaluate()  # what training starts from
+            trainer.interruption.leave()
         trainer.train()
         return
     trainer.args.eval_on_start = False

@@ -37,6 +37,14 @@ class StageOutcome:
     tokens: int
     seconds: float
 
+    def in_words(self) -> str:
+        """A line for the log."""
+        losses = ", ".join(f"{step}: {loss:.4f}" for step, loss in self.validation.items())
+        return (
+            f"{self.steps} steps, {self.tokens} tokens, {self.seconds:.1f} s; validation loss by step {losses}; "
+            f"hands on the {self.kept} weights, of step {self.kept_step}"
+        )
+
 
 class StageLog(TrainerCallback):  # type: ignore[misc]
     """Appends to `steps.jsonl` a line per optimiser step and to `metrics.jsonl` a line per logged value.
@@ -44,11 +52,20 @@ class StageLog(TrainerCallback):  # type: ignore[misc]
     Args:
         folder: of the stage.
         heartbeat: called after logging.
+        validated: told of the step and the loss of each validation that is not written down yet.
         writes: whether this is the process that writes; the others of a run only check what is logged.
     """
 
-    def __init__(self, folder: Path, heartbeat: Callable[[], None], *, writes: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        heartbeat: Callable[[], None],
+        validated: Callable[[int, float], None] = lambda step, loss: None,
+        *,
+        writes: bool = True,
+    ) -> None:
         self._writes = writes
+        self._validated = validated
         self.steps_file = folder / "steps.jsonl"
         self.metrics_file = folder / "metrics.jsonl"
         self._heartbeat = heartbeat
@@ -64,7 +81,13 @@ class StageLog(TrainerCallback):  # type: ignore[misc]
         """A line per optimiser step, with the time since the one before and the tokens seen so far."""
         now = time.monotonic()
         tokens = int(state.num_input_tokens_seen)
-        row = {"step": state.global_step, "seconds": round(now - self._last, 4), "tokens": tokens, "pid": os.getpid()}
+        row = {
+            "step": state.global_step,
+            "seconds": round(now - self._last, 4),
+            "tokens": tokens,
+            "pid": os.getpid(),
+            "time": round(time.time(), 3),
+        }
         self._last = now
         # Losses are logged as means since the last time. Logging at every checkpoint makes these means the same after a
         # resume.
@@ -88,6 +111,9 @@ class StageLog(TrainerCallback):  # type: ignore[misc]
             raise NotFiniteError(f"the loss is {values} at step {state.global_step}")
         if not self._writes:
             return
+        # Before it is written: a kill in between then tells it twice, where the other order would never tell it.
+        if "validation_loss" in values and str(state.global_step) not in self.validation():
+            self._validated(state.global_step, values["validation_loss"])
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
         append_jsonl(self.metrics_file, [{"step": state.global_step, **finite}], durable=False)
         self._heartbeat()

@@ -1,29 +1,40 @@
-"""Studies: cells that differ in named settings, each run with every seed."""
+"""Studies: cells that differ in named settings, each run with every seed. What a grid is, is in `bench.grid`."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from itertools import product
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import MinLen
+from annotated_types import Ge, MinLen
 
 from bench.config import RunConfig
-from bench.config_types import Mapped
+from bench.config_types import Alias, Mapped
 from bench.errors import ConfigError, UserError
 from bench.experiment import RunResult, run
+from bench.grid import Factor, GridCell, cells_of, check_alias, factors_of
+from bench.identity import content_hash
 from bench.matching import match_parameters, match_tokens
-from bench.parsing import build, find_config, load_mapping, read_yaml
+from bench.model import wire
+from bench.parsing import apply_overrides, build, find_config, load_mapping, read_yaml, to_mapping
 from bench.preset import Choices, resolve_mapping
 from bench.registry import Registry, registry
 from bench.run_store import is_disk_error
 from bench.runtime import Runtime
+from bench.selection import Selection, check_selection
 from bench.tracking import mirror_to
 from tasks.data import Catalogue
 
 _CHOICES = ("scale", "fidelity", "switches")
+_NO_CHOICES = Choices()
+_OF_NO_CELL = {
+    "seed": "the runs of a study have the seeds of `seeds`; write --set 'seeds=[0, 1]'",
+    "name": "cells are named by their aliases, and a study is by its file",
+}
+_WIRED = ("encoder", "projector")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,52 +47,87 @@ class Study:
         question: what it is to answer, in words.
         seeds: of every cell.
         scale, fidelity, switches: choices of the preset, for every cell.
-        cells: by alias, what is laid over the preset; a cell may choose for itself, by the same three names.
+        settings: of every cell, by dotted path; laid over the preset and its choices, under what a cell sets.
+        factors: paths of the configuration, or free names, and the levels of each; every combination is a cell.
+        exclude: combinations that are left out; each names aliases of some factors.
+        cells: by alias, what is laid over the preset; a cell may choose for itself, by the names of the three choices.
+        select: the rule by which one cell is chosen in the end.
         match_params: a cell, or a number: all projectors get as nearly as many parameters, by their declared widths.
         count_match: a cell, or a number: all projectors give as nearly as many tokens to a molecule of median size.
     """
 
-    name: str
+    name: Alias
     extends: str
     question: str = ""
-    seeds: Annotated[tuple[int, ...], MinLen(1)] = (0,)
+    seeds: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0,)
     scale: str | None = None
     fidelity: str | None = None
     switches: dict[str, str] = field(default_factory=dict)
-    cells: Annotated[dict[str, Any], MinLen(1)] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    factors: dict[Any, Any] = field(default_factory=dict)
+    exclude: tuple[dict[Any, Any], ...] = ()
+    cells: dict[Any, Any] = field(default_factory=dict)
+    select: Selection = field(default_factory=Selection)
     match_params: str | int | None = None
     count_match: str | int | None = None
 
+    def __post_init__(self) -> None:
+        if not self.cells and not self.factors:
+            raise ConfigError("cells", "is empty, and so is `factors`; a study needs one of them")
+        for alias in self.cells:
+            check_alias(alias, "cells")
+        twice = next((seed for seed in self.seeds if self.seeds.count(seed) > 1), None)
+        if twice is not None:
+            raise ConfigError("seeds", f"{twice} stands twice; a run with the same seed would be the same run")
+
 
 def load_study(
-    source: str, overrides: Sequence[str] = (), runtime: Runtime | None = None
+    source: str,
+    overrides: Sequence[str] = (),
+    runtime: Runtime | None = None,
+    *,
+    choices: Choices = _NO_CHOICES,
+    only: Sequence[str] = (),
 ) -> tuple[Study, Mapping[str, RunConfig]]:
     """A study by name or path, and the configuration of each of its cells.
 
     Args:
         source: name of a study, or a YAML file.
-        overrides: `a.b=value` settings of every cell.
+        overrides: `a.b=value` settings of every cell; those of the study itself (`seeds=[0]`, `select.metric=seconds`,
+            `factors.encoder=[gin]`) change the study before it is expanded.
         runtime: where language models are found, whose widths decide how many parameters a projector has.
+        choices: scale, fidelity and switches for every cell, before those of the study, after those of a cell.
+        only: aliases of the cells that are wanted, or patterns of them such as `gin-*`; empty for all.
 
     Raises:
-        ConfigError: the study or one of its cells cannot be used; all are built before any is run.
+        ConfigError: the study or one of its cells cannot be used; all are built, and the wiring of their parts is
+            checked, before any is run.
     """
     path = find_config(source, folder="studies")
     components = registry()
-    study = build(Study, read_yaml(path), components)
-    base = load_mapping(_beside(study.extends, path))
-    choices = Choices(scale=study.scale, fidelity=study.fidelity, switches=study.switches)
-    declared = {
-        alias: _cell(base, alias, changes, overrides, components, choices) for alias, changes in study.cells.items()
-    }
-    cells = declared
+    own, of_cells = _told_apart(overrides)
+    study = build(Study, _laid_over_study(read_yaml(path), own), components)
+    start = _Start(load_mapping(_beside(study.extends, path)), study.settings, components)
+    chosen = choices.over(Choices(scale=study.scale, fidelity=study.fidelity, switches=study.switches))
+    factors = factors_of(study.factors)
+    grid = {cell.name: cell for cell in _named_apart(cells_of(factors, study.exclude), study.cells)}
+    declared = {alias: _grid_cell(start, cell, of_cells, chosen) for alias, cell in grid.items()}
+    declared |= {alias: _cell(start, alias, changes, of_cells, chosen) for alias, changes in study.cells.items()}
+    _refuse_misfits(declared, grid, factors)
+    cells: Mapping[str, RunConfig] = declared
     if study.count_match is not None:
         cells = match_tokens(cells, study.count_match)
     if study.match_params is not None:
         cells = match_parameters(cells, study.match_params, runtime or Runtime())
     for line in _adjusted(declared, cells):
         (runtime or Runtime()).say(line)
-    return study, cells
+    _refuse_equals(cells)
+    for alias, config in cells.items():
+        try:
+            check_selection(study.select, config)
+        except ConfigError as error:
+            raise ConfigError(error.path, f"{_message(error)} (cell {alias})") from None
+    return study, _wanted(cells, only)
 
 
 def run_study(
@@ -94,18 +140,25 @@ def run_study(
 ) -> list[RunResult]:
     """Runs every cell with every seed, one after the other; what is done already is not done again.
 
+    The first seed of all cells comes before the second of any, so that there is soon something to compare.
+
+    Returns:
+        The results, cell by cell.
+
     Raises:
         UserError: some runs failed; all others were done first, and the message names those that were not.
     """
     mirror = mirror_to(study.name, runtime)
-    results: list[RunResult] = []
+    results: dict[tuple[str, int], RunResult] = {}
     failures: list[str] = []
     total = len(cells) * len(study.seeds)
-    for number, (config, seed) in enumerate(product(cells.values(), study.seeds), start=1):
+    ordered = [(alias, config, seed) for seed in study.seeds for alias, config in cells.items()]
+    for number, (alias, config, seed) in enumerate(ordered, start=1):
         runtime.say(f"[{number}/{total}] {config.name}, seed {seed}")
         seeded = replace(config, seed=seed)
         try:
-            results.append(run(seeded, runtime, catalogue=catalogue, retry_failed=retry_failed, mirror=mirror))
+            found = run(seeded, runtime, catalogue=catalogue, retry_failed=retry_failed, mirror=mirror)
+            results[alias, seed] = found
         except Exception as error:
             if is_disk_error(error, runtime.runs):
                 raise  # the next run could not be written either
@@ -113,7 +166,90 @@ def run_study(
             failures.append(f"{config.name} seed {seed} ({type(error).__name__}: {error})")
     if failures:
         raise UserError(f"{len(failures)} of {total} runs of study {study.name} are not done: {'; '.join(failures)}")
-    return results
+    return [results[alias, seed] for alias in cells for seed in study.seeds]
+
+
+def _told_apart(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The settings of the study itself, and those of every cell."""
+    mine = {f.name for f in fields(Study)} - {"name"}
+    own = []
+    for override in overrides:
+        path = override.partition("=")[0].strip()
+        if path in _OF_NO_CELL:
+            raise ConfigError(f"--set {override}", _OF_NO_CELL[path])
+        if path.partition(".")[0] in mine:
+            own.append(override)
+    return own, [override for override in overrides if override not in own]
+
+
+def _laid_over_study(written: Mapped, overrides: Sequence[str]) -> Mapped:
+    """The study with settings laid over it; the name of a factor or of a setting is a whole, dots and all."""
+    for override in overrides:
+        path, _, text = override.partition("=")
+        first, _, rest = path.strip().partition(".")
+        if first in ("factors", "settings") and rest:
+            value = apply_overrides({}, [f"value={text}"])["value"]
+            written = {**written, first: {**(written.get(first) or {}), rest: value}}
+        else:
+            written = apply_overrides(written, [override])
+    return written
+
+
+def _named_apart(grid: Sequence[GridCell], cells: Mapping[str, Any]) -> Sequence[GridCell]:
+    """The cells of a grid, after finding out that no other cell has the name of one."""
+    seen: dict[str, GridCell] = {}
+    for cell in grid:
+        if cell.name in seen:
+            both = " and ".join(str(dict(found.levels)) for found in (seen[cell.name], cell))
+            raise ConfigError("factors", f"two cells would be named {cell.name!r}: {both}; choose other aliases")
+        if cell.name in cells:
+            raise ConfigError(f"cells.{cell.name}", f"a cell of the grid has that name already: {dict(cell.levels)}")
+        seen[cell.name] = cell
+    return grid
+
+
+def _refuse_misfits(cells: Mapping[str, RunConfig], grid: Mapping[str, GridCell], factors: Sequence[Factor]) -> None:
+    """Stops where an encoder has not what the projector reads; all such cells are named at once."""
+    problems: list[str] = []
+    exclusions: dict[str, None] = {}
+    for alias, config in cells.items():
+        try:
+            wire(config.encoder, config.projector)
+        except ConfigError as error:
+            problems.append(f"cell {alias}: {_message(error)}")
+            if alias in grid:
+                about = [f.name for f in factors if any(path.split(".")[0] in _WIRED for path in f.paths)]
+                named = ", ".join(f"{name}: {grid[alias].levels[name]}" for name in about)
+                exclusions[f"- {{{named}}}"] = None
+    if not problems:
+        return
+    remedy = "; leave them out:\nexclude:\n  " + "\n  ".join(exclusions) if exclusions else ""
+    raise ConfigError("factors" if exclusions else "cells", "\n  ".join(["these do not fit:", *problems]) + remedy)
+
+
+def _refuse_equals(cells: Mapping[str, RunConfig]) -> None:
+    """Stops where two cells are one but for their names; what differs only through its data is found by the plan."""
+    seen: dict[str, str] = {}
+    for alias, config in cells.items():
+        same = content_hash({**to_mapping(config), "name": None, "origin": None})
+        if same in seen:
+            raise ConfigError(
+                f"cells {seen[same]} and {alias}",
+                "are the same in all settings, so that their runs would be the same runs; take one out, or find out "
+                "what undoes their difference (a later setting, `--set`, match_params)",
+            )
+        seen[same] = alias
+
+
+def _wanted(cells: Mapping[str, RunConfig], only: Sequence[str]) -> Mapping[str, RunConfig]:
+    for pattern in only:
+        if not any(fnmatchcase(alias, pattern) for alias in cells):
+            near = difflib.get_close_matches(pattern, cells, n=1)
+            suggestion = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"--only {pattern}", f"names no cell.{suggestion} Cells: {', '.join(cells)}.")
+    if not only:
+        return cells
+    return {alias: config for alias, config in cells.items() if any(fnmatchcase(alias, p) for p in only)}
 
 
 def _adjusted(declared: Mapping[str, RunConfig], cells: Mapping[str, RunConfig]) -> Iterator[str]:
@@ -125,19 +261,47 @@ def _adjusted(declared: Mapping[str, RunConfig], cells: Mapping[str, RunConfig])
                 yield f"cell {alias}: projector.{part.name} {before} -> {after}, to match"
 
 
-def _cell(
-    base: Mapped, alias: str, changes: object, overrides: Sequence[str], components: Registry, choices: Choices
-) -> RunConfig:
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What every cell starts from: the preset, and the study's own settings over it."""
+
+    base: Mapped
+    settings: Mapping[str, Any]
+    components: Registry
+
+
+def _cell(start: _Start, alias: str, changes: object, overrides: Sequence[str], choices: Choices) -> RunConfig:
+    """A cell that is written out."""
     if changes is None:
         changes = {}
     if not isinstance(changes, Mapping):
         raise ConfigError(f"cells.{alias}", f"is {changes!r}, where a mapping of settings is expected")
+    laid = {**{key: value for key, value in changes.items() if key not in _CHOICES}, "name": alias}
     try:
-        own = build(Choices, {key: changes[key] for key in _CHOICES if key in changes}, components)
-        laid = {**{key: value for key, value in changes.items() if key not in _CHOICES}, "name": alias}
-        return resolve_mapping(base, overrides, components, own.over(choices), laid).config
+        own = build(Choices, {key: changes[key] for key in _CHOICES if key in changes}, start.components)
+        chosen = own.over(choices)
+        return resolve_mapping(start.base, overrides, start.components, chosen, start.settings, laid).config
     except ConfigError as error:
         raise UserError(f"cell {alias}: {error}") from None
+
+
+def _grid_cell(start: _Start, cell: GridCell, overrides: Sequence[str], choices: Choices) -> RunConfig:
+    """A cell of the grid."""
+    named = {"name": cell.name}
+    try:
+        chosen = build(Choices, cell.choices, start.components).over(choices)
+        return resolve_mapping(
+            start.base, overrides, start.components, chosen, start.settings, named, cell.changes
+        ).config
+    except ConfigError as error:
+        guilty = next((path for path in cell.settings if f"{error.path}.".startswith(f"{path}.")), None)
+        if guilty is None:
+            raise ConfigError(f"cell {cell.name}", str(error)) from None
+        raise ConfigError(f"factors.{error.path}", f"{_message(error)} (cell {cell.name})") from None
+
+
+def _message(error: ConfigError) -> str:
+    return str(error).removeprefix(f"{error.path}: ")
 
 
 def _beside(source: str, path: Path) -> str:

@@ -25,6 +25,7 @@ from bench.distributed import ALONE, Processes
 from bench.errors import NotFiniteError, UserError
 from bench.interruption import Interruption
 from bench.model import IGNORED, GraphLanguageModel
+from bench.pieces import pieces_of
 from bench.run_store import is_whole, write_bytes
 from bench.sampling import LengthGroups, Shares
 from bench.schedules import rate_factor, warmup_steps_of
@@ -48,6 +49,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         super().__init__(**settings)
         self.job = job
         self.group = group
+        self.interruption = interruption
         self.passes = self.args.gradient_accumulation_steps // job.stage.accumulation
         if sharding() is not None and not self.is_sharded:
             raise UserError(
@@ -246,10 +248,22 @@ def log_likelihoods(
     collator: Collator,
     batch_size: int,
     group: Processes = ALONE,
+    rows: int | None = None,
 ) -> Iterator[tuple[float, int]]:
     """Log-likelihood (nats) and number of supervised tokens of each example, in order.
 
     Several processes deal the batches out among them, which stay the same, and all are given all values.
+
+    Args:
+        model: which.
+        examples: laid out for it.
+        collator: makes batches.
+        batch_size: examples that are padded alike.
+        group: the processes that share the work.
+        rows: most examples per forward pass; None for the whole batch.
+
+    Raises:
+        NotFiniteError: a likelihood is NaN or infinite.
     """
     training = model.training
     model.eval()
@@ -258,10 +272,16 @@ def log_likelihoods(
     try:
         for first in range(0, len(starts), group.world):
             mine = min(first + group.rank, len(starts) - 1)  # all must take part where the model is dealt out
-            chunk = [{"example": example} for example in examples[starts[mine] : starts[mine] + batch_size]]
-            likelihood = model.log_likelihood(on_device(collator(chunk), device))
-            own = list(zip(likelihood.total.tolist(), likelihood.tokens.tolist(), strict=True))
+            chunk = examples[starts[mine] : starts[mine] + batch_size]
+            width = max(len(example.ids) for example in chunk)
+            own: list[tuple[float, int]] = []
+            for piece in pieces_of(chunk, rows):
+                batch = collator([{"example": example} for example in piece], width)
+                likelihood = model.log_likelihood(on_device(batch, device))
+                own += zip(likelihood.total.tolist(), likelihood.tokens.tolist(), strict=True)
             for values in group.gathered(own)[: len(starts) - first]:
+                if not all(math.isfinite(total) for total, _ in values):
+                    raise NotFiniteError("the log-likelihood of an example is NaN or infinite")
                 yield from values
     finally:
         model.train(training)

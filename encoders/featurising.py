@@ -110,10 +110,14 @@ def featurise_many(
     chosen = [tuple(schemes[position] for position in positions) for positions, _ in chunks]
     context = get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=partial(_define, plugins or ())) as pool:
-        found = pool.map(_featurise_chunk, chosen, [molecules for _, molecules in chunks])
-        for (positions, molecules), rows in zip(chunks, found, strict=True):
-            yield positions, rows
-            advance(len(molecules))
+        try:
+            found = pool.map(_featurise_chunk, chosen, [molecules for _, molecules in chunks])
+            for (positions, molecules), rows in zip(chunks, found, strict=True):
+                yield positions, rows
+                advance(len(molecules))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # or a signal would be heeded when all is featurised
+            raise
 
 
 def components_of(value: object) -> Iterator[type]:

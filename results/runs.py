@@ -91,7 +91,10 @@ def reliance_gains(run: Run, entry: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _read(folder: Path, alias: str | None) -> Run:
-    status = _json(folder / "status.json")
+    try:
+        status = _json(folder / "status.json")
+    except ResultsError:  # torn by a full disk or a power cut; the next session of the run writes it anew
+        status = {}
     result, manifest = folder / "result.json", folder / "manifest.json"
     summary = _json(result) if result.exists() else {}
     made_from = _json(manifest) if manifest.exists() else {}
@@ -101,7 +104,7 @@ def _read(folder: Path, alias: str | None) -> Run:
         name=alias or summary.get("name") or name,
         cell=str(made_from.get("cell_id", folder.name)),
         seed=summary.get("seed", int(rest.partition("-")[0]) if rest.partition("-")[0].isdigit() else None),
-        state=status["state"],
+        state=status.get("state", "interrupted"),
         summary=summary,
         error=status.get("error"),
     )
@@ -112,6 +115,8 @@ def _json(path: Path) -> dict[str, Any]:
         loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ResultsError(f"{path}: not readable as JSON: {error}") from None
+    if not isinstance(loaded, dict):
+        raise ResultsError(f"{path}: holds no JSON object")
     return loaded
 
 

@@ -19,7 +19,19 @@ hypothesis.settings.load_profile("shared machine")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # What starts, kills and starts again whole processes takes minutes; `make test-slow` runs it, `make test` does not.
-SLOW = ("test_distributed.py", "test_resume.py", "test_export.py", "test_ask.py", "test_tasks_end_to_end.py")
+SLOW = (
+    "test_distributed.py",
+    "test_resume.py",
+    "test_dispatch.py",
+    "test_search_kills.py",
+    "test_stage_turns.py",
+    "test_dispatch_ray.py",
+    "test_dispatch_slurm.py",
+    "test_tracking_servers.py",
+    "test_export.py",
+    "test_ask.py",
+    "test_tasks_end_to_end.py",
+)
 
 # Files are dealt out to processes in this order. What takes minutes begins first, or it would be waited for at the end.
 LONGEST_FIRST = (*SLOW, "test_data_registry.py", "test_matrix.py", "test_store.py", "test_architecture.py")

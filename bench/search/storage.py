@@ -1,0 +1,244 @@
+"""Where trials are kept: a journal file, or a database that several machines reach; and the study in it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from bench.errors import UserError
+from bench.run_store import write_text
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+    from optuna.storages.journal import JournalFileOpenLock
+    from optuna.study import Study
+
+    from bench.search.definition import Definition
+
+_SEARCHES = ".searches"
+_GRACE = 3  # seconds for which another program, a dashboard, may hold the journal; those of ours wait for each other
+_FOLDER, _FINGERPRINT, _QUESTION = "molgraft:folder", "molgraft:definition", "molgraft:question"
+_DIRECTIONS = {"min": "minimize", "max": "maximize"}
+
+
+class SearchFolder:
+    """The folder of a search, beside its runs; all machines that share a search share it.
+
+    Args:
+        runs: the folder of run directories.
+        name: of the search.
+    """
+
+    def __init__(self, runs: Path, name: str) -> None:
+        self.path = runs / _SEARCHES / name
+
+    @property
+    def journal(self) -> Path:
+        """The journal of trials, where no database is used."""
+        return self.path / "journal.log"
+
+    @property
+    def best_file(self) -> Path:
+        """The selected configuration, as a preset."""
+        return self.path / "best.yaml"
+
+    def prepare(self) -> None:
+        """Makes what is missing."""
+        (self.path / "trials").mkdir(parents=True, exist_ok=True)
+        with self.claims():
+            if not (self.path / "id").exists():
+                write_text(self.path / "id", uuid.uuid4().hex + "\n")
+
+    @property
+    def identity(self) -> str:
+        """Tells this folder from others of the same name: two that know nothing of each other's locks."""
+        return (self.path / "id").read_text().strip()
+
+    @contextmanager
+    def claims(self) -> Iterator[None]:
+        """Held while trials are counted and begun, by one process at a time."""
+        with FileLock(self.path / "claims.lock"):
+            yield
+
+    def trial_lock(self, number: int) -> FileLock:
+        """Held by the process that works on a trial; released by the system when it dies."""
+        return FileLock(self.path / "trials" / f"{number}.lock")
+
+
+def open_storage(address: str | None, folder: SearchFolder) -> BaseStorage:
+    """The storage of a search.
+
+    Args:
+        address: a journal file, or the URL of a database; None for the journal in the folder of the search.
+        folder: of the search.
+
+    Raises:
+        UserError: it cannot be reached, or the package for it is missing.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    if address is None or not _is_url(address):
+        return _journal(Path(address) if address is not None else folder.journal)
+    driver = address.partition(":")[0]
+    shown = without_password(address)
+    if driver.startswith("postgresql"):
+        _need("psycopg2", "postgres", shown)
+    try:
+        with folder.claims():  # two processes that make the tables of a fresh database at once fail
+            database = optuna.storages.RDBStorage(
+                _with_driver(address), engine_kwargs={"pool_pre_ping": True, "pool_size": 2}
+            )
+    except ImportError as error:
+        raise UserError(f"--storage {shown}: {' '.join(str(error).split())}") from None
+    except Exception as error:
+        reason = without_password(" ".join(str(error).split()))
+        raise UserError(f"--storage {shown}: cannot be opened: {reason[:500]}") from None
+    return database
+
+
+def open_study(definition: Definition, storage: BaseStorage, folder: SearchFolder) -> Study:
+    """The study in the storage, made if it is not there.
+
+    Raises:
+        UserError: it was begun as another search, or from another folder of runs.
+    """
+    import optuna
+
+    name = definition.search.name
+    with folder.claims(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if not storage_holds(storage, name):
+            study = optuna.create_study(
+                storage=storage,
+                study_name=name,
+                directions=[_DIRECTIONS[rule.direction] for rule in definition.rules],
+                load_if_exists=True,
+            )
+        else:
+            study = optuna.load_study(study_name=name, storage=storage)
+        attributes = study.user_attrs
+        for key, value in (
+            (_FOLDER, folder.identity),
+            (_QUESTION, definition.search.question),
+            (_FINGERPRINT, definition.fingerprint),  # last: where it is, the others are
+        ):
+            if _FINGERPRINT not in attributes:
+                study.set_user_attr(key, value)
+        attributes = study.user_attrs
+        if not study.metric_names:
+            study.set_metric_names([rule.metric for rule in definition.rules])
+    if attributes[_FOLDER] != folder.identity:
+        raise UserError(
+            f"search {name} was begun in this storage from another folder of runs. Give the same --runs, a folder that "
+            "all machines share, or give the search another name"
+        )
+    if attributes[_FINGERPRINT] != definition.fingerprint:
+        raise UserError(
+            f"search {name} was begun with another preset, space, objective or other seeds, and trials of both cannot "
+            f"be compared. Give the search another name, or take {folder.path} (and the study in the storage) away. "
+            "Only `trials`, `sampler`, `pruner` and `timeout` may change"
+        )
+    return study
+
+
+def storage_holds(storage: BaseStorage, name: str) -> bool:
+    """Whether a study of this name is there."""
+    return any(study.study_name == name for study in storage.get_all_studies())
+
+
+def is_storage_error(error: BaseException) -> bool:
+    """Whether an error says that the database is lost, and nothing of the work at hand."""
+    return type(error).__module__.partition(".")[0] in {"sqlalchemy", "psycopg2"} or (
+        type(error).__name__ == "StorageInternalError"
+    )
+
+
+def without_password(address: str) -> str:
+    """An address as it may be shown."""
+    return re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", address)
+
+
+def _is_url(address: str) -> bool:
+    return "://" in address
+
+
+def _with_driver(address: str) -> str:
+    """`postgres://`, which hosters hand out, is unknown to SQLAlchemy."""
+    return re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", address)
+
+
+def _need(package: str, extra: str, shown: str) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"--storage {shown}: needs another package: pip install 'molgraft[{extra}]'")
+
+
+def _journal(path: Path) -> BaseStorage:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=_journal_lock(path)))
+
+
+def _journal_lock(path: Path) -> JournalFileOpenLock:
+    from optuna.storages.journal import JournalFileOpenLock
+
+    class Lock(JournalFileOpenLock):  # type: ignore[misc]
+        """Optuna's lock file within a lock of the system.
+
+        The lock file is what optuna-dashboard and others respect. It outlives a process that is killed, and then holds
+        everybody up for its grace period, 30 s; since ours queue for the system's lock, which dies with its holder, a
+        lock file that is found there is left over, or another program's, which writes for milliseconds.
+        """
+
+        def __init__(self) -> None:
+            super().__init__(str(path), grace_period=_GRACE)
+            self._queue = FileLock(f"{path}.queue")
+
+        def acquire(self) -> bool:
+            self._queue.acquire()
+            try:
+                super().acquire()
+                _cut_torn_line(path)
+            except BaseException:
+                self._queue.release()
+                raise
+            return True
+
+        def release(self) -> None:
+            try:
+                super().release()
+            except RuntimeError:  # another program took it away from a process that had stood still
+                pass
+            finally:
+                self._queue.release()
+
+    return Lock()
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Cuts off what a killed writer left of its last line; Optuna would write on in it and never read it again."""
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0:
+            return
+        file.seek(size - 1)
+        if file.read(1) == b"\n":
+            return
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)

@@ -1,0 +1,102 @@
+"""MLflow at an address: its experiments, and the runs in them that this process shows."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from bench.parsing import read_yaml
+from bench.run_store import RunDirectory, read_json
+from bench.tracking.address import Address
+from bench.tracking.child import Change, Child
+from bench.tracking.experiment import Experiment
+from bench.tracking.memberships import Memberships
+
+
+class Store:
+    """MLflow at an address, for all studies that are mirrored there; reached when the first run is shown.
+
+    Args:
+        address: of the store.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.studies = Memberships(address.runs)
+        self._client: Any = None
+        self._experiments: dict[str, Experiment] = {}
+        self._children: dict[tuple[Path, str], Child] = {}
+
+    def show(self, directory: RunDirectory, only: Collection[str] = ()) -> dict[str, Change]:
+        """Brings a run up to date in each of its studies.
+
+        Args:
+            directory: of the run, with its manifest.
+            only: these of its studies; all if empty.
+
+        Raises:
+            Exception: whatever the store's client raises.
+        """
+        with self.address.bounded():
+            return {
+                study: self._child(directory, study).show()
+                for study in self.studies_of(directory)
+                if not only or study in only
+            }
+
+    def forget(self, directory: RunDirectory) -> None:
+        """Keeps no longer in memory what MLflow has of a run; shown again, it is asked for."""
+        for key in [key for key in self._children if key[0] == directory.path]:
+            del self._children[key]
+
+    def studies_of(self, directory: RunDirectory) -> tuple[str, ...]:
+        """The studies that a run belongs to."""
+        train_id = read_json(directory.manifest_file)["train_id"]
+        return self.studies.of(directory, train_id, str(read_yaml(directory.config_file)["name"]))
+
+    def experiment(self, study: str) -> Experiment:
+        """The experiment of a study, made if it is missing; what killed processes left in it is set right."""
+        if study not in self._experiments:
+            planned = self.studies.planned().get(study)
+            experiment = Experiment(self._connected(), self.address, study, planned)
+            self._note_killed(experiment)
+            self._experiments[study] = experiment
+        return self._experiments[study]
+
+    def _child(self, directory: RunDirectory, study: str) -> Child:
+        key = (directory.path, study)
+        if key not in self._children:
+            self._children[key] = Child(self.experiment(study), directory)
+        return self._children[key]
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+            from mlflow import MlflowClient
+
+            # It would announce each table that it makes, and show a traceback for each failure.
+            logging.getLogger("mlflow").setLevel(logging.CRITICAL)
+            # Processes that make the tables of a fresh store at once crash each other.
+            with self.address.alone():
+                self._client = MlflowClient(self.address.timed)
+        return self._client
+
+    def _note_killed(self, experiment: Experiment) -> None:
+        """Runs that were killed say RUNNING for ever, since a killed process says nothing.
+
+        Those of other machines are told by their lock, only where their folder is seen from here.
+        """
+        runs = self.address.runs.resolve()
+        for run in experiment.search("attributes.status = 'RUNNING'"):
+            if run.data.tags.get("molgraft.kind") != "run":
+                continue
+            place = Path(run.data.tags.get("molgraft.directory", run.info.run_name))
+            folders = (runs / place.name, runs / "pretraining" / place.name)
+            here = [RunDirectory(folder) for folder in folders if (folder / "manifest.json").is_file()]
+            if here and here[0].status().state != "running":
+                Child(experiment, here[0]).show()
+            elif not here and runs in place.parents and not place.exists():  # thrown away since
+                experiment.client.set_terminated(run.info.run_id, "KILLED")
