@@ -23,6 +23,7 @@ SLOW = (
     "test_distributed.py",
     "test_resume.py",
     "test_dispatch.py",
+    "test_search_runs.py",
     "test_search_kills.py",
     "test_stage_turns.py",
     "test_dispatch_ray.py",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import postgres
+import psutil
 import pytest
 import yaml
 from conftest import REPOSITORY
@@ -109,8 +110,10 @@ class Search:
 
 def workers_of(pid: int) -> list[int]:
     """The worker processes of a search that runs."""
-    done = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True)
-    return [int(word) for word in done.stdout.split()]
+    try:
+        return [child.pid for child in psutil.Process(pid).children()]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def is_alive(pid: int) -> bool:

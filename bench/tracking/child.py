@@ -21,7 +21,7 @@ from bench.tracking.contents import (
     scores,
     tags,
 )
-from bench.tracking.experiment import Experiment
+from bench.tracking.experiment import Experiment, was_taken_away
 
 _STATUS = {
     "planned": "SCHEDULED",
@@ -95,15 +95,13 @@ class Child:
         Raises:
             Exception: whatever the client raises. What came through is then not known, and asked for the next time.
         """
-        from mlflow.exceptions import MlflowException
-
         try:
             try:
                 return self._show()
-            except MlflowException as error:
-                if "'active' state" not in str(error):
+            except Exception as error:
+                if not was_taken_away(error):
                     raise
-                # Another mirror has taken this one of two for the same identity away, and perhaps the parent.
+                # And perhaps the parent.
                 self._held = None
                 self._experiment.present_parent()
                 return self._show()

@@ -32,11 +32,12 @@ class Experiment:
         self.parent: str = parent.info.run_id
         if len(parents) > 1:
             self._adopt()
-        for key, value in _described(study, planned).items():
-            if parent.data.tags.get(key, "") != value:
-                client.set_tag(self.parent, key, value)
-        if parent.info.status != "FINISHED":  # a study ends when no more runs are added, which nobody announces
-            client.set_terminated(self.parent)
+        try:
+            self._describe(parent, _described(study, planned))
+        except Exception as error:
+            if not was_taken_away(error):
+                raise
+            self._describe(self.client.get_run(self.present_parent()), _described(study, planned))
 
     def search(self, condition: str) -> list[Any]:
         """All active runs that meet a condition."""
@@ -66,7 +67,11 @@ class Experiment:
         """The one of several runs of one identity that all mirrors keep; the others are taken away."""
         first, *others = sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
         for run in others:
-            self.client.delete_run(run.info.run_id)
+            try:
+                self.client.delete_run(run.info.run_id)
+            except Exception as error:
+                if not was_taken_away(error):  # which another mirror may have done just now
+                    raise
         return first
 
     def present_parent(self) -> str:
@@ -74,6 +79,13 @@ class Experiment:
         if self.client.get_run(self.parent).info.lifecycle_stage != "active":
             self.parent = self.earliest(self.search(_PARENT)).info.run_id
         return self.parent
+
+    def _describe(self, parent: Any, tags: Mapping[str, str]) -> None:
+        for key, value in tags.items():
+            if parent.data.tags.get(key, "") != value:
+                self.client.set_tag(parent.info.run_id, key, value)
+        if parent.info.status != "FINISHED":  # a study ends when no more runs are added, which nobody announces
+            self.client.set_terminated(parent.info.run_id)
 
     def _adopt(self) -> None:
         """Puts all children under the parent that is left."""
@@ -95,6 +107,11 @@ class Experiment:
         if found.lifecycle_stage != "active":
             self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
+
+
+def was_taken_away(error: Exception) -> bool:
+    """Whether a call failed because another mirror has deleted the run, the later one of two for one identity."""
+    return "'active' state" in str(error)
 
 
 def _described(study: str, planned: PlannedStudy | None) -> dict[str, str]:
