@@ -33,6 +33,10 @@ MicroBatch = Annotated[
     int | None,
     typer.Option(help="Most examples per forward pass of training; the batch and its losses stay the same.", min=1),
 ]
+AskingMicroBatch = Annotated[
+    int | None,
+    typer.Option(help="Most examples per forward pass of generation and of likelihoods.", min=1),
+]
 Checkpointing = Annotated[
     bool | None,
     typer.Option(

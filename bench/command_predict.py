@@ -43,6 +43,7 @@ def predict(
     threads: options.Threads = None,
     max_rejected: options.MaxRejected = 0.05,
     offline: options.Offline = False,
+    asking_micro_batch: options.AskingMicroBatch = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
@@ -51,6 +52,8 @@ def predict(
     Of a folder that `molgraft export` wrote, predictions and scores go elsewhere. With --smiles, a run or such a folder
     answers one question about each molecule of a file, without any data set.
     """
+    from dataclasses import replace
+
     from bench.command_options import asked_of, runtime_of
     from bench.command_result import show
     from bench.errors import UserError
@@ -59,7 +62,10 @@ def predict(
     from bench.exported_predict import predict_exported
     from tasks.data import Catalogue
 
-    runtime = runtime_of(folder.parent, device, threads, 1, max_rejected, "none", offline, quiet)
+    runtime = replace(
+        runtime_of(folder.parent, device, threads, 1, max_rejected, "none", offline, quiet),
+        asking_micro_batch=asking_micro_batch,
+    )
     chosen = [f"evaluation.split={split}"] if split else []
     overrides = [*(settings or ()), *chosen, *asked_of(limit, ids)]
     if smiles is not None:

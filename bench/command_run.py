@@ -37,6 +37,7 @@ def run(
     tracking: options.Tracking = None,
     offline: options.Offline = False,
     micro_batch: options.MicroBatch = None,
+    asking_micro_batch: options.AskingMicroBatch = None,
     activation_checkpointing: options.Checkpointing = None,
     synchronise_batch_norm: options.Synchronise = False,
     quiet: options.Quiet = False,
@@ -54,6 +55,7 @@ def run(
     runtime = replace(
         options.runtime_of(runs, device, threads, workers, max_rejected, tracking, offline, quiet, may_be_several=True),
         micro_batch=micro_batch,
+        asking_micro_batch=asking_micro_batch,
         activation_checkpointing=activation_checkpointing,
         synchronise_batch_norm=synchronise_batch_norm,
     )

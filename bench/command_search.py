@@ -54,6 +54,9 @@ def search(
     max_rejected: options.MaxRejected = 0.05,
     tracking: options.Tracking = None,
     offline: options.Offline = False,
+    micro_batch: options.MicroBatch = None,
+    asking_micro_batch: options.AskingMicroBatch = None,
+    activation_checkpointing: options.Checkpointing = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
@@ -63,9 +66,16 @@ def search(
     again; given on several machines with one --storage and one folder of runs, they share the trials. It ends with 0 if
     all trials are ended and none failed, and with 1 else, naming those that did.
     """
+    from dataclasses import replace
+
     from bench.search import load_search, run_search
 
-    runtime = options.runtime_of(runs, device, threads, workers, max_rejected, tracking, offline, quiet)
+    runtime = replace(
+        options.runtime_of(runs, device, threads, workers, max_rejected, tracking, offline, quiet),
+        micro_batch=micro_batch,
+        asking_micro_batch=asking_micro_batch,
+        activation_checkpointing=activation_checkpointing,
+    )
     chosen = options.choices_of(scale, fidelity, switches)
     definition = load_search(name, settings or (), chosen, trials=trials, timeout=timeout)
     if dry_run:

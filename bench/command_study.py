@@ -78,6 +78,7 @@ def study(
     tracking: options.Tracking = None,
     offline: options.Offline = False,
     micro_batch: options.MicroBatch = None,
+    asking_micro_batch: options.AskingMicroBatch = None,
     activation_checkpointing: options.Checkpointing = None,
     synchronise_batch_norm: options.Synchronise = False,
     quiet: options.Quiet = False,
@@ -102,6 +103,7 @@ def study(
     runtime = replace(
         options.runtime_of(runs, device, threads, workers or 1, max_rejected, tracking, offline, quiet),
         micro_batch=micro_batch,
+        asking_micro_batch=asking_micro_batch,
         activation_checkpointing=activation_checkpointing,
         synchronise_batch_norm=synchronise_batch_norm,
     )

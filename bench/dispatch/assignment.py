@@ -20,7 +20,7 @@ _PATHS = ("plan_file", "folder", "runs", "cache", "directory")
 _KEPT = 20  # folders of earlier starts, with what their workers said
 _HANDED_ON = (
     *("device", "threads", "max_rejected", "tracking", "offline"),
-    *("micro_batch", "activation_checkpointing", "synchronise_batch_norm"),
+    *("micro_batch", "asking_micro_batch", "activation_checkpointing", "synchronise_batch_norm"),
 )
 
 
