@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.checkpoints import find_resumable
-from bench.errors import RunBusyError, UserError
+from bench.errors import UserError
 from bench.run_store import RunDirectory, is_whole, read_json, write_bytes
 from bench.session import Log
 from bench.stage_turns import turn
@@ -23,8 +23,7 @@ def training_alone(directory: RunDirectory, folder: Path, stage_id: str, log: Lo
     """While a stage is trained or taken over here, other runs that have it in common wait.
 
     A stage that is not finished here is, once it is this run's turn, taken from a run that has finished it. Failing
-    that it is gone on with from the newest checkpoint of the run whose turn it was before, if that has a newer one and
-    nobody is working on it.
+    that it is gone on with from the newest checkpoint of the run whose turn it was before, if that has a newer one.
 
     Args:
         directory: of the run.
@@ -39,20 +38,21 @@ def training_alone(directory: RunDirectory, folder: Path, stage_id: str, log: Lo
         return
     with turn(runs, stage_id, log, stage=name, run=directory.path.name) as before:
         log.status("running", f"stage {name}")
+        shutil.rmtree(folder / _INCOMING, ignore_errors=True)  # of a session that was killed while it copied
         found = _take_finished(folder, stage_id, runs)
         if found is not None:
             log.write(f"stage {name}: taken from {found}, which has the same identity")
         elif before and before != directory.path.name:
             checkpoint = _take_checkpoint(folder, stage_id, RunDirectory(runs / before), kind)
             if checkpoint is not None:
-                log.write(f"stage {name}: goes on from {checkpoint}, whose run has the stage in common and has ended")
+                log.write(f"stage {name}: goes on from {checkpoint}, whose run has the stage in common")
         yield
 
 
 def is_finished(folder: Path, stage_id: str) -> bool:
     """Whether a stage's folder holds its final weights, and they are of this identity."""
     report = folder / "stage.json"
-    return report.exists() and is_whole(folder / "final.safetensors") and read_json(report)["stage_id"] == stage_id
+    return report.exists() and read_json(report)["stage_id"] == stage_id and is_whole(folder / "final.safetensors")
 
 
 def _take_finished(folder: Path, stage_id: str, runs: Path) -> Path | None:
@@ -68,22 +68,27 @@ def _take_finished(folder: Path, stage_id: str, runs: Path) -> Path | None:
 
 
 def _take_checkpoint(folder: Path, stage_id: str, other: RunDirectory, kind: str) -> Path | None:
-    """Copies the newest checkpoint of another run's stage with its logs; the checkpoint that it came from."""
-    if not other.manifest_file.exists():
+    """Copies the newest checkpoint of another run's stage with its logs; the checkpoint that it came from.
+
+    The other run may be busy, writing down how it failed or waiting for its turn; only who has the turn writes here.
+    """
+    try:
+        stage_ids = read_json(other.manifest_file)["stage_ids"]
+    except UserError:  # it has none, or one that cannot be read: this one trains itself
+        return None
+    if stage_id not in stage_ids:
+        return None
+    sources = sorted((other.path / "stages").glob(f"{stage_ids.index(stage_id)}-*"))
+    checkpoint = find_resumable(sources[0] / "checkpoints", kind) if sources else None
+    if checkpoint is None or _step(checkpoint) <= _step(find_resumable(folder / "checkpoints", kind)):
         return None
     try:
-        with other.lock():  # it shall not go on meanwhile
-            stage_ids = read_json(other.manifest_file)["stage_ids"]
-            if stage_id not in stage_ids:
-                return None
-            sources = sorted((other.path / "stages").glob(f"{stage_ids.index(stage_id)}-*"))
-            checkpoint = find_resumable(sources[0] / "checkpoints", kind) if sources else None
-            if checkpoint is None or _step(checkpoint) <= _step(find_resumable(folder / "checkpoints", kind)):
-                return None
-            _copy(checkpoint, sources[0], folder)
-            return checkpoint
-    except (RunBusyError, UserError):  # it is being worked on, or its manifest cannot be read: this one trains itself
-        return None
+        _copy(checkpoint, sources[0], folder)
+    except OSError:
+        if checkpoint.exists():
+            raise
+        return None  # taken away meanwhile, by `--fresh`
+    return checkpoint
 
 
 def _copy(checkpoint: Path, source: Path, folder: Path) -> None:
@@ -94,9 +99,13 @@ def _copy(checkpoint: Path, source: Path, folder: Path) -> None:
     for name in _LOGS:
         if (source / name).exists():
             write_bytes(folder / name, (source / name).read_bytes())
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    (folder / "checkpoints").mkdir(parents=True)
-    incoming.rename(folder / "checkpoints" / checkpoint.name)
+    taken = folder / "checkpoints" / checkpoint.name
+    shutil.rmtree(taken, ignore_errors=True)  # if there is one, it cannot be resumed from
+    taken.parent.mkdir(parents=True, exist_ok=True)
+    incoming.rename(taken)
+    for older in taken.parent.iterdir():  # only now: a kill before must not leave this run without any
+        if older != taken:
+            shutil.rmtree(older, ignore_errors=True)
 
 
 def _step(checkpoint: Path | None) -> int:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from bench.dispatch.base import Options, Outcome
-    from bench.plan import Plan
+    from bench.plan import Plan, PlannedRun
     from bench.runtime import Runtime
 
 _ENGINE = "local (processes of this machine), ray (a Ray cluster; pip install 'molgraft\\[ray]') or slurm (jobs that "
@@ -204,7 +204,7 @@ def _slurm(settings: Sequence[str]) -> Mapping[str, Any]:
 def _show(plan: Plan, outcome: Outcome, runtime: Runtime) -> None:
     """The tables of what is done, the cell that the study's rule selects, and what is not done."""
     if outcome.done:
-        for task in _tasks_asked(plan):
+        for task in _tasks_asked(outcome.done):
             print_table(outcome.folders, *task)
         for line in _selected(plan, runtime):
             typer.echo(line)
@@ -224,16 +224,24 @@ def _show(plan: Plan, outcome: Outcome, runtime: Runtime) -> None:
         typer.echo("failed runs are tried again with --retry-failed", err=True)
 
 
-def _tasks_asked(plan: Plan) -> Sequence[tuple[str, str, str | None]]:
-    """Protocol, split and task of each table that there is to be; no task where there is but one."""
+def _tasks_asked(runs: Sequence[PlannedRun]) -> Sequence[tuple[str, str, str | None]]:
+    """Protocol, split and task of each table that there is to be; no task where there is but one.
+
+    Cells may be asked different things, so all are looked at; only those that are done have something to show.
+    """
     from bench.prepare import fitting_protocols
 
-    config = plan.runs[0].config
-    tasks, split = config.evaluation_tasks(), config.evaluation.split
-    protocols = [fitting_protocols(config.evaluation.protocols, task)[0].name for task in tasks]
+    configs = {run.cell: run.config for run in runs}.values()
+    asked = dict.fromkeys(
+        (fitting_protocols(config.evaluation.protocols, task)[0].name, config.evaluation.split, task.name, task.data)
+        for config in configs
+        for task in config.evaluation_tasks()
+    )
+    tasks = {(task, data) for _, _, task, data in asked}
     if len(tasks) == 1:
-        return [(protocols[0], split, None)]
-    return [(protocol, split, task.name) for protocol, task in zip(protocols, tasks, strict=True)]
+        return list(dict.fromkeys((protocol, split, None) for protocol, split, _, _ in asked))
+    by_name = len({task for task, _ in tasks}) == len(tasks)
+    return [(protocol, split, task if by_name else data) for protocol, split, task, data in asked]
 
 
 def _selected(plan: Plan, runtime: Runtime) -> Iterator[str]:

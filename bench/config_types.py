@@ -11,7 +11,7 @@ from pydantic import StringConstraints
 Count = Annotated[int, Ge(1)]
 Fraction = Annotated[float, Interval(ge=0, lt=1)]
 Rate = Annotated[float, Gt(0)]
-ALIAS_PATTERN = r"^[\w.+-]+$"
+ALIAS_PATTERN = r"^[.+-]*\w[\w.+-]*$"  # `..` is none
 Alias = Annotated[str, StringConstraints(pattern=ALIAS_PATTERN)]  # it becomes part of a folder's name
 Precision = Literal["fp32", "bf16"]
 ScheduleName = Literal["constant", "linear", "cosine", "staircase"]

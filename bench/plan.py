@@ -66,12 +66,14 @@ class Plan:
         runs: each once.
         select: the rule by which one cell is chosen in the end.
         work: what there is to compute, by cell; for estimates.
+        question: what the study asks, in words.
     """
 
     study: str
     runs: tuple[PlannedRun, ...]
     select: Selection = field(default_factory=Selection)
     work: Mapping[str, Work] = field(default_factory=dict)
+    question: str = ""
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -97,7 +99,8 @@ class Plan:
             for run in self.runs
         ]
         work = {cell: to_mapping(described) for cell, described in self.work.items()}
-        write_json(file, {"study": self.study, "select": to_mapping(self.select), "work": work, "runs": runs})
+        select = to_mapping(self.select)
+        write_json(file, {"study": self.study, "question": self.question, "select": select, "work": work, "runs": runs})
         return file
 
     @classmethod
@@ -114,6 +117,7 @@ class Plan:
                 _read_runs(written["runs"], components),
                 build(Selection, written["select"], components, "select"),
                 {cell: build(Work, row, components, f"work.{cell}") for cell, row in written.get("work", {}).items()},
+                str(written.get("question", "")),
             )
         except (KeyError, TypeError, ConfigError) as error:
             raise UserError(
@@ -181,7 +185,7 @@ def plan_study(
         found = "\n  ".join(f"cell {', '.join(broken)}: {problem}" for problem, broken in problems.items())
         raise UserError(f"study {study.name}: nothing was run, since some cells cannot be:\n  {found}")
     _refuse_same(runs)
-    plan = Plan(study.name, _ordered(runs), study.select, work)
+    plan = Plan(study.name, _ordered(runs), study.select, work, study.question)
     if max_runs is not None:
         from bench.study_states import states_of
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import socket
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^\s@]*@")
 
 _PACKAGES = (
     "molgraft",
@@ -44,10 +47,15 @@ def provenance() -> Mapping[str, Any]:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "accelerator": _accelerator(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [without_password(part) for part in (Path(sys.argv[0]).name, *sys.argv[1:])],
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
         "unix": round(time.time(), 3),
     }
+
+
+def without_password(text: str) -> str:
+    """`text` without the passwords of the addresses in it, as in `postgresql://user:password@host/name`."""
+    return _PASSWORD.sub(r"\1***@", text)
 
 
 def package_version(name: str) -> str | None:

@@ -216,17 +216,19 @@ def is_held(lock: Path) -> bool:
     except ImportError:  # not on Windows
         return _is_held_as_filelock_says(lock)
     try:
-        with lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            fcntl.flock(file, fcntl.LOCK_UN)  # closing would not do if the process forked meanwhile
+        file = lock.open("rb")
     except FileNotFoundError:
         return False
-    except OSError as error:
-        if error.errno in _CONTENTION:
-            return True
-        if error.errno == errno.ENOSYS:  # a file system without locks, where filelock has its own way
-            return _is_held_as_filelock_says(lock)
-        raise
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing would not do if the process forked meanwhile
+        except OSError as error:
+            if error.errno in _CONTENTION:
+                return True
+            if error.errno == errno.ENOSYS:  # a file system without locks, where filelock has its own way
+                return _is_held_as_filelock_says(lock)
+            raise
     return False
 
 

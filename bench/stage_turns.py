@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from bench.run_store import write_json
+from bench.run_store import is_held, write_json
 
 if TYPE_CHECKING:
     from bench.session import Log
@@ -68,15 +68,7 @@ def turn(runs: Path, stage_id: str, log: Log, *, stage: str = "", run: str = "")
 
 def is_taken(runs: Path, stage_id: str) -> bool:
     """Whether a process is at a stage right now."""
-    if not _lock_file(runs, stage_id).exists():
-        return False
-    probe = FileLock(_lock_file(runs, stage_id))
-    try:
-        probe.acquire(timeout=0)
-    except Timeout:
-        return True
-    probe.release()
-    return False
+    return is_held(_lock_file(runs, stage_id))
 
 
 def _holder(runs: Path, stage_id: str) -> str:

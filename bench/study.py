@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -35,6 +35,7 @@ _OF_NO_CELL = {
     "name": "cells are named by their aliases, and a study is by its file",
 }
 _WIRED = ("encoder", "projector")
+_LONGEST_NAME = 200  # bytes; a folder's name may have 255, and seed and identity follow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +114,7 @@ def load_study(
     grid = {cell.name: cell for cell in _named_apart(cells_of(factors, study.exclude), study.cells)}
     declared = {alias: _grid_cell(start, cell, of_cells, chosen) for alias, cell in grid.items()}
     declared |= {alias: _cell(start, alias, changes, of_cells, chosen) for alias, changes in study.cells.items()}
+    _refuse_long_names(declared)
     _refuse_misfits(declared, grid, factors)
     cells: Mapping[str, RunConfig] = declared
     if study.count_match is not None:
@@ -206,6 +208,17 @@ def _named_apart(grid: Sequence[GridCell], cells: Mapping[str, Any]) -> Sequence
             raise ConfigError(f"cells.{cell.name}", f"a cell of the grid has that name already: {dict(cell.levels)}")
         seen[cell.name] = cell
     return grid
+
+
+def _refuse_long_names(cells: Iterable[str]) -> None:
+    """Stops where runs could have no folder, which would be found out by each of them."""
+    for alias in cells:
+        if len(alias.encode()) > _LONGEST_NAME:
+            raise ConfigError(
+                f"cell {alias}",
+                f"has a name of {len(alias.encode())} bytes, and folders are named by it; give levels shorter aliases, "
+                f"so that it has {_LONGEST_NAME} at most",
+            )
 
 
 def _refuse_misfits(cells: Mapping[str, RunConfig], grid: Mapping[str, GridCell], factors: Sequence[Factor]) -> None:

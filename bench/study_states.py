@@ -31,7 +31,6 @@ _NOTHING: Mapping[str, Any] = {}
 _NO_REPORT: tuple[Mapping[str, Any], float] = (_NOTHING, 0.0)
 _NO_STEP: tuple[int, float | None] = (0, None)
 _NO_LOSSES: tuple[float | None, float | None] = (None, None)
-_NOT_PREDICTIONS = (".questions.jsonl", ".candidates.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,7 @@ class StudyStates:
 
     def now(self) -> list[RunState]:
         """One state per planned run, in order."""
-        folders = _folders(self._runs)
+        folders = run_folders(self._runs)
         sizes = self._training_sizes(folders)
         return [self._known_or_read(run, folders.get(run.train_id), sizes) for run in self._plan.runs]
 
@@ -228,7 +227,8 @@ class StudyStates:
         total = sum(examples["evaluation"]) if examples is not None else None
         if complete:
             return total or 0, total
-        files = [entry for entry in _entries(folder / "predictions") if not entry.name.endswith(_NOT_PREDICTIONS)]
+        named = _entries(folder / "predictions")  # ID.jsonl, beside what was asked and files that are being written
+        files = [entry for entry in named if entry.name.endswith(".jsonl") and entry.name.count(".") == 1]
         newest = sorted(files, key=lambda entry: entry.stat().st_mtime, reverse=True)[: len(config.evaluation_tasks())]
         found = sum(self._files.count_lines(Path(entry.path)) for entry in newest)
         return (found if total is None else min(found, total)), total
@@ -283,7 +283,7 @@ def _stamp(path: str | Path) -> _Stamp:
     return facts.st_ino, facts.st_mtime_ns, facts.st_size
 
 
-def _folders(runs: Path) -> dict[str, Path]:
+def run_folders(runs: Path) -> dict[str, Path]:
     """Run directories by the identity in their names; of several the first, as `bench.experiment` has it."""
     found: dict[str, Path] = {}
     for name in sorted((entry.name for entry in _entries(runs)), reverse=True):

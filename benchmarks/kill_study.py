@@ -34,7 +34,7 @@ class Kills:
     Args:
         generator: of the moments and the victims.
         left: how many are still to come.
-        spread: seconds within which the next one falls once workers are at work.
+        spread: seconds within which the next one falls once a worker is at a run.
         startup: seconds that a command needs until its workers are.
     """
 
@@ -44,11 +44,17 @@ class Kills:
     startup: float
     told: list[str] = field(default_factory=list)
 
-    def next_delay(self) -> float:
-        """Seconds from now to the next kill; every fifth or so falls while processes start."""
+    def wait(self, parent: subprocess.Popen[bytes], runs: Path) -> None:
+        """Until the next kill is due, or the command ends; every fifth or so falls while processes start."""
         if self.generator.random() < 0.2:
-            return self.generator.uniform(0.0, self.startup)
-        return self.startup + self.generator.uniform(0.0, self.spread)
+            spread = self.startup
+        else:
+            spread = self.spread
+            while parent.poll() is None and not _at_work(runs, parent.pid):
+                time.sleep(0.1)
+        due = time.monotonic() + self.generator.uniform(0.0, spread)
+        while parent.poll() is None and time.monotonic() < due:
+            time.sleep(0.05)
 
     def strike(self, parent: subprocess.Popen[bytes], runs: Path) -> None:
         """Kills a worker, the parent, or all of them at once."""
@@ -119,9 +125,7 @@ def _disturbed(given: argparse.Namespace, runs: Path, seconds: float) -> tuple[i
                 time.sleep(0.1)
             kills.startup = time.monotonic() - started
         while kills.left and parent.poll() is None:
-            due = time.monotonic() + kills.next_delay()
-            while parent.poll() is None and time.monotonic() < due:
-                time.sleep(0.05)
+            kills.wait(parent, runs)
             if parent.poll() is None:
                 kills.strike(parent, runs)
                 time.sleep(0.2)
@@ -232,13 +236,20 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 def _workers(runs: Path) -> list[int]:
     """Processes that say of themselves that they are, or were, workers."""
-    found = []
+    return [int(note["pid"]) for note in _notes(runs)]
+
+
+def _at_work(runs: Path, parent: int) -> bool:
+    """Whether a worker of this command is at a run."""
+    return any(note["position"] is not None and _is_child(int(note["pid"]), parent) for note in _notes(runs))
+
+
+def _notes(runs: Path) -> Iterator[Mapping[str, Any]]:
     for file in runs.glob(".studies/*/workers/*/*.worker.json"):
         try:
-            found.append(int(json.loads(file.read_text())["pid"]))
+            yield json.loads(file.read_text())
         except (ValueError, FileNotFoundError):
             continue
-    return found
 
 
 def _is_child(pid: int, parent: int) -> bool:

@@ -277,6 +277,26 @@ def test_two_starts_in_one_folder_share_the_work(study_file: Path, undisturbed: 
         assert "selected: " in (tmp_path / said).read_text()
 
 
+def test_a_run_that_lacks_but_its_last_stage_is_gone_on_with(
+    study_file: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    (whole,) = undisturbed.glob("mlp-s0-*")
+    run = tmp_path / "runs" / whole.name
+    shutil.copytree(whole, run)
+    for file in ("result.json", "stages/1-tune/stage.json"):
+        (run / file).unlink()
+    write_json(run / "status.json", {"state": "interrupted", "phase": "stage tune"})
+    done = subprocess.run(
+        command(study_file, run.parent, "--tracking", "none", "--only", "mlp"),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,  # a run has the identity of its last stage; claiming both by that alone would never end
+    )
+    assert done.returncode == 0, done.stderr
+    assert outcome_of(run) == outcome_of(whole)
+
+
 def test_a_second_start_does_nothing(study_file: Path, undisturbed: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in undisturbed.glob("*/*/**/*") if path.is_file()}
     runtime = runtime_at(undisturbed)

@@ -21,13 +21,14 @@ from optuna.trial import TrialState
 
 from bench.errors import UserError
 from bench.preset import load_config
+from bench.provenance import without_password
 from bench.search import Definition, load_search
 from bench.search.claims import Claimed, Claims
 from bench.search.outcome import front, markdown, rows_of, selected
 from bench.search.parts import PRUNERS, SAMPLERS, Part, check_pruner, check_sampler
 from bench.search.plots import draw
 from bench.search.space import Value
-from bench.search.storage import SearchFolder, is_storage_error, open_storage, without_password
+from bench.search.storage import SearchFolder, is_storage_error, open_storage
 from bench.shipped import shipped_files
 
 LR = "stages.tune.optimiser.lr"

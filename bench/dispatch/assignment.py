@@ -135,7 +135,7 @@ def new_folder(study: Path) -> Path:
     while folder.exists():  # several starts of one process in one second
         number += 1
         folder = parent / f"{started}-{socket.gethostname()}-{os.getpid()}-{number}"
-    folder.mkdir()
+    folder.mkdir(mode=0o700)  # the address of the tracking store, which is in the assignment, may hold a password
     for old in sorted(path for path in parent.iterdir() if path.is_dir())[:-_KEPT]:
         _remove(old)
     return folder

@@ -129,6 +129,21 @@ def _is_done(folder: Path) -> bool:
     return RunDirectory(folder).status().state == "done"
 
 
+def next_stage(planned: PlannedRun, folder: Path | None) -> str | None:
+    """The identity of the first stage that a run has not finished; None where all are.
+
+    Args:
+        planned: the run.
+        folder: of the run; None where it has none yet.
+    """
+    from bench.adoption import is_finished
+
+    for number, (stage, identity) in enumerate(zip(planned.config.stages, planned.stage_ids, strict=True)):
+        if folder is None or not is_finished(folder / "stages" / f"{number}-{stage.name}", identity):
+            return identity
+    return None
+
+
 class Strikes:
     """Counts how often workers died at a run that came no further in between.
 
@@ -143,15 +158,15 @@ class Strikes:
     def died(self, planned: PlannedRun, how: str) -> bool:
         """Takes note of a death; whether the run is given up, which its directory then says."""
         folder = self._folder(planned)
-        if folder is None:
-            return False
         reached, (before, count) = _reached(folder), self._counted.get(planned.train_id, (None, 0))
         count = count + 1 if reached == before else 1
         self._counted[planned.train_id] = (reached, count)
         return count >= STRIKES and _gave_up(RunDirectory(folder), how, count)
 
-    def _folder(self, planned: PlannedRun) -> Path | None:
-        return next(iter(sorted(self._runtime.runs.glob(f"*-{planned.train_id}"))), None)
+    def _folder(self, planned: PlannedRun) -> Path:
+        """The run's folder, or that which it would have had: it may have died before it had one."""
+        runs, name = self._runtime.runs, f"{planned.config.name}-s{planned.seed}-{planned.train_id}"
+        return next(iter(sorted(runs.glob(f"*-{planned.train_id}"))), runs / name)
 
 
 def _reached(folder: Path) -> object:
@@ -168,12 +183,13 @@ def _gave_up(directory: RunDirectory, how: str, count: int) -> bool:
     try:
         with directory.lock():
             status = directory.status()
-            if status.state in {"done", "failed"}:
-                return status.state == "failed"
+            if status.state == "done":
+                return False
+            # One that failed before and was tried again is marked anew, or it would be tried for ever.
             message = (
                 f"took its worker with it {count} times ({how}) without coming further; most likely for lack of memory"
             )
-            directory.set_status("failed", status.phase, "killed", message)
+            directory.set_status("failed", status.phase or "preparing", "killed", message)
             return True
     except RunBusyError:  # another worker is at it already; if it dies too, that will be counted
         return False

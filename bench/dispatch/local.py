@@ -129,26 +129,25 @@ class LocalWorkers:
     def _watch(self) -> str | None:
         while not self._signals and any(slot.process for slot in self._slots):
             for slot in self._slots:
-                code = slot.process.poll() if slot.process else None
-                if code is None:
+                ended, code = slot.process, slot.process.poll() if slot.process else None
+                if ended is None or code is None:
                     continue
                 slot.process = None
                 if code == DISK:
                     return _last_words(slot.log)
                 if code != 0:
-                    self._replace(slot, code)
+                    self._replace(slot, ended.pid, code)
             self._refresh()
             time.sleep(_LOOK)
         return None
 
-    def _replace(self, slot: _Slot, code: int) -> None:
+    def _replace(self, slot: _Slot, pid: int, code: int) -> None:
         """Starts another worker in the place of one that is gone, and says why."""
         if code == SPENT:
             self._runtime.say(f"{slot.name}: its GPU can do no more for this process; a new one goes on")
         elif code not in _ENDED:
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-            note = self._assignment.folder / f"{slot.name}.worker.json"
-            position = read_json(note)["position"] if note.exists() else None
+            position = self._position_of(slot, pid)
             if position is None:
                 self._refuse_hopeless(slot, code, how)
             else:
@@ -157,6 +156,12 @@ class LocalWorkers:
                 what = "it is given up" if gave_up else "another one goes on from its last checkpoint"
                 self._runtime.say(f"{slot.name} ended ({how}) in {planned.label}: {what}")
         self._start(slot)
+
+    def _position_of(self, slot: _Slot, pid: int) -> int | None:
+        """The run that a worker was at; None where it was at none, or had not even begun to write what it is at."""
+        file = self._assignment.folder / f"{slot.name}.worker.json"
+        note = read_json(file) if file.exists() else {}
+        return note["position"] if note.get("pid") == pid else None  # of the process before it, otherwise
 
     def _refuse_hopeless(self, slot: _Slot, code: int, how: str) -> None:
         slot.unlucky += 1

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import bench
 from bench.dispatch.assignment import Assignment, with_threads
-from bench.dispatch.base import Options, Strikes
+from bench.dispatch.base import Options, Strikes, next_stage
 from bench.errors import UserError
 from bench.registry import PLUGINS_VARIABLE
+from bench.study_states import run_folders
 
 if TYPE_CHECKING:
     from bench.plan import Plan
@@ -104,27 +105,23 @@ class _Tasks:
 
     def _give(self) -> None:
         """Gives Ray what is ready: of runs that have their next stage in common, one at a time."""
-        from bench.adoption import is_finished
-
-        stages = {self._next_stage(position, is_finished) for position in self._given.values()}
+        if not self._waiting:
+            return
+        folders = run_folders(self._runtime.runs)  # once: a cluster's folder may hold thousands
+        stages = {self._next_stage(position, folders) for position in self._given.values()}
         for position, since in tuple(self._waiting.items()):
             if time.monotonic() < since or (self._most and len(self._given) >= self._most):
                 continue
-            stage = self._next_stage(position, is_finished)
+            stage = self._next_stage(position, folders)
             if stage is not None and stage in stages:
                 continue
             stages.add(stage)
             del self._waiting[position]
             self._given[self._task.remote(str(self._assignment.file), position)] = position
 
-    def _next_stage(self, position: int, is_finished: Callable[[Path, str], bool]) -> str | None:
+    def _next_stage(self, position: int, folders: Mapping[str, Path]) -> str | None:
         planned = self._plan.runs[position]
-        for folder in self._runtime.runs.glob(f"*-{planned.train_id}"):
-            for number, (stage, identity) in enumerate(zip(planned.config.stages, planned.stage_ids, strict=True)):
-                if not is_finished(folder / "stages" / f"{number}-{stage.name}", identity):
-                    return identity
-            return None
-        return planned.stage_ids[0] if planned.stage_ids else None
+        return next_stage(planned, folders.get(planned.train_id))
 
     def _ended(self, reference: Any, position: int) -> str | None:
         """Takes note of a task's end; what the disk said, where nothing can be written any more."""

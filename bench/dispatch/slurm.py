@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from bench.dispatch.assignment import Assignment, notes_of, with_threads
 from bench.dispatch.base import CANNOT_WRITE, DISK, Options
 from bench.dispatch.worker import work
 from bench.errors import UserError
-from bench.study_states import StudyStates
+from bench.study_states import RunState, StudyStates
 
 if TYPE_CHECKING:
     from bench.plan import Plan
@@ -94,9 +95,9 @@ def run_on_slurm(
     try:
         while not all(job.done() for job in jobs):
             refresh()
-            found = states.now()
-            if all(found[position].state in {"done", "failed"} for position in assignment.positions):
-                break  # the queue may take long to say so
+            with suppress(OSError):  # a folder that cannot be read for a moment, as on a network, stops no job
+                if _is_over(assignment, states.now()):
+                    break  # the queue may take long to say so
             time.sleep(_LOOK)
     except BaseException:
         for job in jobs:
@@ -104,6 +105,15 @@ def run_on_slurm(
         raise
     ended = DISK in [_result(job, assignment) for job in jobs]
     return f"{CANNOT_WRITE}a job found no space left; its log is in {assignment.folder / 'jobs'}" if ended else None
+
+
+def _is_over(assignment: Assignment, found: Sequence[RunState]) -> bool:
+    """Whether the run directories say that nothing is left to do; they do not say whether a result was completed."""
+    return not assignment.again and all(
+        found[position].state == "done"
+        or (found[position].state == "failed" and assignment.retried.get(position) != found[position].updated)
+        for position in assignment.positions
+    )
 
 
 def _submitted(assignment: Assignment, options: Options) -> Sequence[Any]:

@@ -45,7 +45,7 @@ def run_plan(
     refuse_unknown(options.engine)
     states = states_of(plan, runtime)
     positions = tuple(range(len(plan.runs)))
-    again = tuple(_with_scores_missing(positions, states, runtime, Catalogue(data)))
+    again = tuple(sorted(_with_scores_missing(positions, states, runtime, Catalogue(data))))
     retried = {n: states[n].updated for n in positions if retry_failed and states[n].state == "failed"}
     over = {n for n in positions if states[n].state in {"done", "failed"}} - {*again, *retried}
     folder = new_folder(study_folder(runtime, plan.study))
@@ -65,8 +65,8 @@ def run_plan(
         environment=environment_of(),
     )
     assignment.write()
-    disk = None
-    if over != set(positions):
+    disk, is_work_left = None, over != set(positions)
+    if is_work_left:
         with LiveView(plan, runtime, question=question, workers=options.workers or None) as view:
             disk = _execute(plan, assignment, runtime, options, len(positions) - len(over), view.refresh)
     return outcome_of(
@@ -75,7 +75,7 @@ def run_plan(
         runtime,
         notes_of(assignment.folder),
         disk=disk,
-        detached=options.detach,
+        detached=options.detach and is_work_left,
     )
 
 
@@ -120,9 +120,16 @@ def _with_scores_missing(
     from bench.evaluation import score_missing
     from bench.prepare import prepare
 
+    by_cell: dict[str, list[int]] = {}
     for position in positions:
-        found = states[position]
-        if found.state == "done" and found.directory is not None:
-            prepared = prepare(found.planned.config, runtime, catalogue)
-            if score_missing(prepared, RunDirectory(found.directory)):
+        if states[position].state == "done":
+            by_cell.setdefault(states[position].planned.cell, []).append(position)
+    for same in by_cell.values():
+        # What is asked depends on the seed by identities alone, so that data are read once for all seeds of a cell.
+        prepared = prepare(states[same[0]].planned.config, runtime, catalogue)
+        for position in same:
+            planned, folder = states[position].planned, states[position].directory
+            config = replace(prepared.config, seed=planned.seed)
+            mine = replace(prepared, config=config, stage_ids=planned.stage_ids, train_id=planned.train_id)
+            if folder is not None and score_missing(mine, RunDirectory(folder)):
                 yield position

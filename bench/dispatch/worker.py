@@ -20,7 +20,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from bench.dispatch.assignment import Assignment
-from bench.dispatch.base import CANNOT_WRITE, DISK, SPENT
+from bench.dispatch.base import CANNOT_WRITE, DISK, SPENT, next_stage
 from bench.errors import RunBusyError, is_user_error
 from bench.plan import Plan, PlannedRun
 from bench.run_store import RunDirectory, is_disk_error, write_json
@@ -32,6 +32,7 @@ Attempt = Literal["settled", "worked", "held"]
 """What came of looking at a run: nothing is left to do, something was done, or someone else has it or a part of it."""
 
 _PAUSE = 0.5  # seconds between looks at runs that others hold
+_PATIENCE = 60.0  # seconds in which a folder that cannot be read may come back
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl.h
 
 
@@ -82,10 +83,10 @@ class Worker:
         """
         left = list(self._assignment.positions)
         while left and (parent is None or os.getppid() == parent):
-            states = self._states.now()
+            states, busy = self._look(), set[str]()
             for position in tuple(left):
                 try:
-                    attempt = self.attempt(position, states[position])
+                    attempt = self.attempt(position, states[position], busy)
                 except Exception as error:
                     if not is_of_the_disk(error, self._runtime.runs):
                         raise
@@ -104,18 +105,20 @@ class Worker:
             self._look_up()
         return 0
 
-    def attempt(self, position: int, state: RunState | None = None) -> Attempt:
+    def attempt(self, position: int, state: RunState | None = None, busy: set[str] | None = None) -> Attempt:
         """Does a run if it is ready and nobody has it.
 
         Args:
             position: in the plan.
             state: as it was seen; None to look.
+            busy: stages that others were found at, which need no second look; more may be added.
 
         Raises:
             OSError: the disk is full or may not be written; what is done so far is kept.
         """
         planned = self.plan.runs[position]
-        found = state or self._states.now()[position]
+        found = state or self._look()[position]
+        busy = set() if busy is None else busy
         if found.state == "running":
             return "held"
         retried = self._assignment.retried.get(position) == found.updated
@@ -123,14 +126,17 @@ class Worker:
         if position in self._settled or (is_over and position not in self._assignment.again):
             return "settled"
         with ExitStack() as claims:
-            stage = self._next_stage(planned, found.directory)
+            stage = next_stage(planned, found.directory)
+            if stage in busy:
+                return "held"
             # Claimed before the data are prepared, which takes seconds in which nobody else need do the same.
-            if not claims.enter_context(_claim(self._runtime.runs, planned.train_id)):
+            if not claims.enter_context(_claim(self._runtime.runs, f"run-{planned.train_id}")):
                 return "held"
             at_stage = claims.enter_context(ExitStack())
             if stage is not None and not (
-                at_stage.enter_context(_claim(self._runtime.runs, stage)) and self._is_free(stage)
+                at_stage.enter_context(_claim(self._runtime.runs, f"stage-{stage}")) and self._is_free(stage)
             ):
+                busy.add(stage)
                 return "held"
             return self._run(position, planned, retried, at_stage)
 
@@ -152,8 +158,8 @@ class Worker:
         except Exception as error:
             if is_of_the_disk(error, self._runtime.runs):
                 raise
-            if is_user_error(error):
-                self._refused[position] = str(error)
+            # Not only mistakes of the user's: what fails before the run has a folder is told nowhere else.
+            self._refused[position] = str(error) if is_user_error(error) else f"{type(error).__name__}: {error}"
             self._say(f"  {planned.label}: {type(error).__name__}: {error}")
         else:
             self._settled.append(position)
@@ -168,14 +174,16 @@ class Worker:
                 self._note(None)
         return "worked"
 
-    def _next_stage(self, planned: PlannedRun, folder: Path | None) -> str | None:
-        """The identity of the first stage that a run has not finished."""
-        from bench.adoption import is_finished
-
-        for number, (stage, identity) in enumerate(zip(planned.config.stages, planned.stage_ids, strict=True)):
-            if folder is None or not is_finished(folder / "stages" / f"{number}-{stage.name}", identity):
-                return identity
-        return None
+    def _look(self) -> Sequence[RunState]:
+        """Where the runs stand; a folder that cannot be read for a moment, as on a network, stops nothing."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return self._states.now()
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE)
 
     def _is_free(self, stage_id: str) -> bool:
         from bench.stage_turns import is_taken
@@ -209,6 +217,10 @@ def _claim(runs: Path, name: str) -> Iterator[bool]:
     """Whether this process may prepare something; who may not looks for something else to do.
 
     It only spares work: whether a run is done once is decided by the run's own lock, and by the stage's.
+
+    Args:
+        runs: the folder of run directories.
+        name: of what is claimed, kind included: a run has the identity of its last stage.
     """
     folder = runs / ".claims"
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,9 +12,10 @@ from filelock import FileLock
 
 from bench.dispatch.assignment import settings_of
 from bench.errors import RunBusyError
+from bench.provenance import without_password
 from bench.run_store import write_json, write_text
 from bench.search.outcome import TrialRow, as_csv, describe, front, rows_of, selected, write_preset
-from bench.search.storage import SearchFolder, open_storage, open_study, without_password
+from bench.search.storage import SearchFolder, open_storage, open_study
 
 if TYPE_CHECKING:
     from optuna.study import Study

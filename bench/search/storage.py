@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from bench.errors import UserError
+from bench.provenance import without_password
 from bench.run_store import write_text
 
 if TYPE_CHECKING:
@@ -162,11 +163,6 @@ def is_storage_error(error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] in {"sqlalchemy", "psycopg2"} or (
         type(error).__name__ == "StorageInternalError"
     )
-
-
-def without_password(address: str) -> str:
-    """An address as it may be shown."""
-    return re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", address)
 
 
 def _is_url(address: str) -> bool:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.dispatch.base import DISK
 from bench.errors import UserError, is_user_error
+from bench.provenance import without_password
 from bench.run_store import is_disk_error
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def work(
         UserError: the storage cannot be used, or is lost while it is.
     """
     from bench.search.claims import Claims
-    from bench.search.storage import SearchFolder, is_storage_error, open_storage, without_password
+    from bench.search.storage import SearchFolder, is_storage_error, open_storage
     from bench.search.trial import Trials
     from bench.tracking import mirror_to
 

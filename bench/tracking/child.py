@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from bench.run_store import RunDirectory, Status, read_json
+from bench.run_store import RunDirectory, Status
 from bench.tracking.contents import (
     Curves,
     DataSource,
@@ -17,11 +17,12 @@ from bench.tracking.contents import (
     began_of,
     data_sources,
     digest_of,
+    manifest_of,
     parameters,
     scores,
     tags,
 )
-from bench.tracking.experiment import Experiment, was_taken_away
+from bench.tracking.experiment import Experiment, insisting, was_taken_away
 
 _STATUS = {
     "planned": "SCHEDULED",
@@ -86,7 +87,7 @@ class Child:
     def __init__(self, experiment: Experiment, directory: RunDirectory) -> None:
         self._experiment, self._client = experiment, experiment.client
         self._directory = directory
-        self._train_id = read_json(directory.manifest_file)["train_id"]
+        self._train_id = manifest_of(directory)["train_id"]
         self._held: _Held | None = None
 
     def show(self) -> Change:
@@ -178,7 +179,7 @@ class Child:
         described = [Param(key, value) for key, value in new_settings.items()]
         labels = [RunTag(key, value) for key, value in new_tags.items()]
         while metrics or described or labels:
-            self._client.log_batch(held.run_id, metrics[:_POINTS], described[:_FEW], labels[:_FEW])
+            insisting(self._client.log_batch, held.run_id, metrics[:_POINTS], described[:_FEW], labels[:_FEW])
             metrics, described, labels = metrics[_POINTS:], described[_FEW:], labels[_FEW:]
         for point in points:
             held.values.setdefault(point.key, {})[point.step] = point.value
@@ -213,7 +214,7 @@ class Child:
                 )
                 for data in missing
             ]
-            self._client.log_inputs(held.run_id, inputs)
+            insisting(self._client.log_inputs, held.run_id, inputs)
             held.data |= {data.name for data in missing}
         return bool(missing)
 
@@ -238,7 +239,7 @@ class Child:
             return False
         for file, place in files.items():
             self._client.log_artifact(held.run_id, str(file), place)
-        self._client.set_tag(held.run_id, _ARTIFACTS, digest)
+        insisting(self._client.set_tag, held.run_id, _ARTIFACTS, digest)
         held.tags[_ARTIFACTS] = digest
         return True
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -143,9 +144,25 @@ class _Tail:
         return [json.loads(line) for line in content[:whole].splitlines()]
 
 
+def manifest_of(directory: RunDirectory) -> Mapping[str, Any]:
+    """The manifest, read again only when it has changed."""
+    return _read(directory.manifest_file, directory.manifest_file.stat().st_mtime_ns)
+
+
+def config_of(directory: RunDirectory) -> Mapping[str, Any]:
+    """The configuration, read again only when it has changed: YAML takes long compared with all else of a heartbeat."""
+    return _read(directory.config_file, directory.config_file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _read(file: Path, changed: int) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = read_yaml(file) if file.suffix == ".yaml" else read_json(file)
+    return found
+
+
 def began_of(directory: RunDirectory) -> int:
     """When a run's first session began, in milliseconds since 1970."""
-    return int(datetime.fromisoformat(read_json(directory.manifest_file)["sessions"][0]["time"]).timestamp() * 1000)
+    return int(datetime.fromisoformat(manifest_of(directory)["sessions"][0]["time"]).timestamp() * 1000)
 
 
 def scores(directory: RunDirectory) -> list[Point]:
@@ -197,12 +214,12 @@ def _scores_of(entry: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 def parameters(directory: RunDirectory) -> dict[str, str]:
     """Every setting by its path."""
-    return {name: str(value)[:_LONGEST_VALUE] for name, value in _flat(read_yaml(directory.config_file))}
+    return {name: str(value)[:_LONGEST_VALUE] for name, value in _flat(config_of(directory))}
 
 
 def tags(directory: RunDirectory, status: Status) -> dict[str, str]:
     """What tells a run from others, what it was made with, and where it stands."""
-    manifest, config = read_json(directory.manifest_file), read_yaml(directory.config_file)
+    manifest, config = manifest_of(directory), config_of(directory)
     first, last = manifest["sessions"][0], manifest["sessions"][-1]
     git = last.get("git") or {}
     commit = (first.get("git") or {}).get("commit")
@@ -231,9 +248,9 @@ def tags(directory: RunDirectory, status: Status) -> dict[str, str]:
 
 def data_sources(directory: RunDirectory) -> list[DataSource]:
     """The data that a run read, and what for."""
-    asked = (read_yaml(directory.config_file).get("evaluation") or {}).get("split")
+    asked = (config_of(directory).get("evaluation") or {}).get("split")
     found = []
-    for name, described in read_json(directory.manifest_file).get("data", {}).items():
+    for name, described in manifest_of(directory).get("data", {}).items():
         split = name.rpartition("/")[2]
         context = _CONTEXTS.get(split, split)
         if split == asked and context != "evaluation":

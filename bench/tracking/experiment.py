@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bench.tracking.address import Address
 from bench.tracking.memberships import PlannedStudy
 
+_ATTEMPTS = 5
 _PARENT = "tags.`molgraft.kind` = 'study'"
 
 
@@ -83,7 +85,7 @@ class Experiment:
     def _describe(self, parent: Any, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
             if parent.data.tags.get(key, "") != value:
-                self.client.set_tag(parent.info.run_id, key, value)
+                insisting(self.client.set_tag, parent.info.run_id, key, value)
         if parent.info.status != "FINISHED":  # a study ends when no more runs are added, which nobody announces
             self.client.set_terminated(parent.info.run_id)
 
@@ -91,7 +93,7 @@ class Experiment:
         """Puts all children under the parent that is left."""
         for run in self.search("tags.`molgraft.kind` = 'run'"):
             if run.data.tags.get("mlflow.parentRunId") != self.parent:
-                self.client.set_tag(run.info.run_id, "mlflow.parentRunId", self.parent)
+                insisting(self.client.set_tag, run.info.run_id, "mlflow.parentRunId", self.parent)
 
     def _found_or_made(self, name: str, artifacts: str | None) -> str:
         from mlflow.exceptions import MlflowException
@@ -107,6 +109,24 @@ class Experiment:
         if found.lifecycle_stage != "active":
             self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
+
+
+def insisting(call: Callable[..., Any], *given: Any) -> None:
+    """Calls MLflow, and again where another process wrote the same row at the same moment.
+
+    MLflow looks whether a tag or a data set is there before it writes it, and fails if it comes to be in between.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            call(*given)
+        except Exception as error:
+            if "IntegrityError" not in str(error) and "UniqueViolation" not in str(error):
+                raise
+            if attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(random.uniform(0, 0.1))
+        else:
+            return
 
 
 def was_taken_away(error: Exception) -> bool:

@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.run_store import RunDirectory, read_json
+from bench.run_store import RunDirectory
 from bench.runtime import Runtime
 from bench.tracking.address import Address, address_of, in_one_line
+from bench.tracking.contents import manifest_of
 from bench.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class _Mirror:
     def _note(self, directory: RunDirectory) -> None:
         """For who makes the store again from nothing."""
         if directory.manifest_file.exists():
-            self._store.studies.note(directory, self._study, read_json(directory.manifest_file)["train_id"])
+            self._store.studies.note(directory, self._study, manifest_of(directory)["train_id"])
 
     def _catch_up(self, directory: RunDirectory) -> None:
         # This one first, for whatever keeps another from being shown shall not keep this one. Of the others each has

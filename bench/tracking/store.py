@@ -8,10 +8,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from bench.parsing import read_yaml
-from bench.run_store import RunDirectory, read_json
+from bench.run_store import RunDirectory
 from bench.tracking.address import Address
 from bench.tracking.child import Change, Child
+from bench.tracking.contents import config_of, manifest_of
 from bench.tracking.experiment import Experiment
 from bench.tracking.memberships import Memberships
 
@@ -54,8 +54,8 @@ class Store:
 
     def studies_of(self, directory: RunDirectory) -> tuple[str, ...]:
         """The studies that a run belongs to."""
-        train_id = read_json(directory.manifest_file)["train_id"]
-        return self.studies.of(directory, train_id, str(read_yaml(directory.config_file)["name"]))
+        train_id = manifest_of(directory)["train_id"]
+        return self.studies.of(directory, train_id, str(config_of(directory)["name"]))
 
     def experiment(self, study: str) -> Experiment:
         """The experiment of a study, made if it is missing; what killed processes left in it is set right."""
