@@ -58,12 +58,20 @@ def is_finished(folder: Path, stage_id: str) -> bool:
 def _take_finished(folder: Path, stage_id: str, runs: Path) -> Path | None:
     """Copies what another run has finished; the folder that it came from."""
     for report in sorted(runs.glob("*/stages/*/stage.json")):
-        if report.parent != folder and is_finished(report.parent, stage_id):
-            for name in _FINISHED:
-                write_bytes(folder / name, (report.parent / name).read_bytes())
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of a session before: they only served to resume
-            (folder / "best.safetensors").unlink(missing_ok=True)
-            return report.parent
+        if report.parent == folder:
+            continue
+        try:
+            if not is_finished(report.parent, stage_id):
+                continue
+            # All of them first, since `--fresh` may take the other run's away meanwhile.
+            contents = {name: (report.parent / name).read_bytes() for name in _FINISHED}
+        except (FileNotFoundError, UserError):  # taken away, or not readable: another run's, or trained here
+            continue
+        for name, content in contents.items():
+            write_bytes(folder / name, content)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of a session before: they only served to resume
+        (folder / "best.safetensors").unlink(missing_ok=True)
+        return report.parent
     return None
 
 

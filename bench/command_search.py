@@ -147,6 +147,7 @@ def _show_test(result: SearchResult) -> None:
 
     typer.echo("\nThe selected configuration on test:")
     names = {tested.run.path: tested.name for tested in result.tested}
-    protocols = result.definition.config(0, result.definition.preset_values, 0).evaluation.protocols
-    for protocol in protocols:
+    assert result.best is not None
+    asked = result.definition.test_config(result.best.number, result.best.values, 0)  # trials may ask in another way
+    for protocol in asked.evaluation.protocols:
         show(build_table(read_runs(list(names), names), protocol.name, "test"))

@@ -71,6 +71,12 @@ def read_yaml(path: Path) -> Mapped:
     return loaded
 
 
+def as_yaml(mapping: Mapping[str, Any]) -> str:
+    """The text that `read_yaml` reads as this mapping."""
+    text: str = yaml.dump(mapping, Dumper=_StrictDumper, sort_keys=False)
+    return text
+
+
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Mapped:
     """`base` with `changes` laid over it. Lists are replaced; a component of another name is replaced whole."""
     merged = dict(base)
@@ -305,7 +311,12 @@ class _StrictLoader(yaml.SafeLoader):
         return mapping
 
 
+class _StrictDumper(yaml.SafeDumper):
+    """Quotes text that `_StrictLoader` would read as a number."""
+
+
 # YAML 1.1 reads `5e-5` as text, YAML 1.2 and everybody else as a number.
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+for _side in (_StrictLoader, _StrictDumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )

@@ -2,12 +2,13 @@
 
 A run whose memory ran out and that is tried again computes pieces of half the size, each further time of half of that.
 Which examples share a batch, and how far they are padded, stays as it was, so that the run keeps its identity and its
-numbers, but for rounding; what was done is written into the manifest and the result.
+numbers, but for rounding and for dropout, which is drawn for each piece; what was done is written into the manifest and
+the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -42,16 +43,17 @@ def within_memory(config: RunConfig, runtime: Runtime, directory: RunDirectory, 
         directory: the run.
         found: the run's status as this session found it.
     """
-    limits: dict[str, Any] = dict(last_session(directory).get("limits", {}))
-    if found.state == "failed" and found.error == "oom":
-        kind, _, name = found.phase.partition(" ")
-        stage = next((stage for stage in config.stages if kind == "stage" and stage.name == name), None)
-        if stage is not None:
-            earlier = share_of(stage, runtime.processes.world, _least(runtime.micro_batch, limits.get("training")))
-            limits["training"] = max(1, earlier.size // 2)
-        elif found.phase == "generating":
-            earlier_rows = _least(runtime.asking_micro_batch, limits.get("asking"))
-            limits["asking"] = max(1, min(earlier_rows or _ALL, config.evaluation.generation.batch_size) // 2)
+    session = last_session(directory)
+    limits: dict[str, Any] = dict(session.get("limits", {}))
+    phase = _short_in(found, session)
+    kind, _, name = phase.partition(" ")
+    stage = next((stage for stage in config.stages if kind == "stage" and stage.name == name), None)
+    if stage is not None:
+        earlier = share_of(stage, runtime.processes.world, _least(runtime.micro_batch, limits.get("training")))
+        limits["training"] = max(1, earlier.size // 2)
+    elif phase == "generating":
+        earlier_rows = _least(runtime.asking_micro_batch, limits.get("asking"))
+        limits["asking"] = max(1, min(earlier_rows or _ALL, config.evaluation.generation.batch_size) // 2)
     given = {"training": runtime.micro_batch, "asking": runtime.asking_micro_batch}
     binding = {part for part, limit in limits.items() if limit < (given[part] or _ALL)}
     return replace(
@@ -91,6 +93,17 @@ def limits_of(runtime: Runtime) -> dict[str, int]:
 def in_words(what: str, rows: int, runtime: Runtime, part: str) -> str:
     """A line for the manifest and the result."""
     return f"{what} computed in pieces of {rows} {'after out-of-memory' if part in runtime.after_oom else 'as asked'}"
+
+
+def _short_in(found: Status, session: Mapping[str, Any]) -> str:
+    """The phase in which memory ran out in the session before; empty where it did not.
+
+    The session's own account counts first: one that was killed as it began has since left another status behind.
+    """
+    end = session.get("end", {})
+    if end.get("reason") == "oom":
+        return str(end["phase"])
+    return found.phase if found.state == "failed" and found.error == "oom" else ""
 
 
 def _least(*limits: int | None) -> int | None:

@@ -16,7 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^\s@]*@")
+_PASSWORD = re.compile(r"(://[^/\s:@]*:)\S*@")  # one may hold `/`, and by mistake `@`
+_IN_QUERY = re.compile(r"([?&]\w*password=)[^&\s'\")]+")
 
 _PACKAGES = (
     "molgraft",
@@ -55,7 +56,7 @@ def provenance() -> Mapping[str, Any]:
 
 def without_password(text: str) -> str:
     """`text` without the passwords of the addresses in it, as in `postgresql://user:password@host/name`."""
-    return _PASSWORD.sub(r"\1***@", text)
+    return _IN_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1***@", text))
 
 
 def package_version(name: str) -> str | None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 _OUTCOME = ("stages/*/final.safetensors", "predictions/*", "reliance/*", "scores/*")
+_SPREAD = 10.0  # seconds at least, or each kill falls where a worker has only begun
 _EXPERIMENT = "molgraft/{study}"
 
 
@@ -112,7 +113,7 @@ def _disturbed(given: argparse.Namespace, runs: Path, seconds: float) -> tuple[i
     """Starts the study until it is done, killing what it consists of; how many starts, and how long it took."""
     print(f"{given.study}, --workers {given.workers}, {given.kills} kills by seed {given.seed}", flush=True)
     began, starts = time.monotonic(), 0
-    spread = seconds / given.workers / (given.kills + 2)
+    spread = max(seconds / given.workers / (given.kills + 2), _SPREAD)
     kills = Kills(random.Random(given.seed), given.kills, spread, startup=0.0)
     while True:
         starts += 1

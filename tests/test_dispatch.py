@@ -28,7 +28,7 @@ from bench.dispatch.start import run_plan
 from bench.errors import UserError
 from bench.plan import Plan, plan_study
 from bench.registry import PLUGINS_VARIABLE
-from bench.run_store import RunDirectory, write_json
+from bench.run_store import RunDirectory, append_jsonl, write_json
 from bench.runtime import Runtime
 from bench.study import load_study
 from bench.study_states import states_of
@@ -364,12 +364,13 @@ from projectors.linear import Linear
 
 @dataclass(frozen=True, kw_only=True)
 class Deadly(Linear):
-    '''A linear map that ends the process that would train it.'''
+    '''A linear map that ends the process that trains it.'''
     name = "deadly"
     def build(self, widths, llm_width):
+        module = super().build(widths, llm_width)
         if "dispatch" in sys.argv[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().build(widths, llm_width)
+            module.register_forward_hook(lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        return module
 """
 
 
@@ -458,9 +459,7 @@ def test_workers_share_the_cores_and_the_gpus(
     assert Assignment.read(assignment.file).settings["threads"] == 3, "as it was asked for"
 
 
-def test_only_deaths_without_a_further_checkpoint_are_counted(
-    study_file: Path, undisturbed: Path, tmp_path: Path
-) -> None:
+def test_only_deaths_that_come_no_further_are_counted(study_file: Path, undisturbed: Path, tmp_path: Path) -> None:
     plan = planned(study_file, runtime_at(undisturbed))
     runtime = runtime_at(tmp_path / "runs")
     run = plan.runs[0]
@@ -472,7 +471,10 @@ def test_only_deaths_without_a_further_checkpoint_are_counted(
     assert not strikes.died(run, "signal SIGKILL")
     assert not strikes.died(run, "signal SIGKILL")
     (checkpoints / "checkpoint-2").mkdir(parents=True)
-    assert [strikes.died(run, "signal SIGKILL") for _ in range(3)] == [False, False, True]
+    for step in range(3, 10):  # killed by hand, at other steps each time
+        append_jsonl(directory.stage(0, "align") / "steps.jsonl", [{"step": step}])
+        assert not strikes.died(run, "signal SIGKILL")
+    assert [strikes.died(run, "signal SIGKILL") for _ in range(2)] == [False, True]
     status = directory.status()
     assert (status.state, status.error, status.phase) == ("failed", "killed", "stage align")
 

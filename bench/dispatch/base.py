@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import RunBusyError, UserError
-from bench.run_store import RunDirectory
+from bench.run_store import RunDirectory, read_jsonl
 from bench.study_states import states_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ SPENT = 75  # EX_TEMPFAIL: this process can do no further run, a new one can
 
 CANNOT_WRITE = "cannot write: "  # how a worker's last words begin where the disk ends it
 
-STRIKES = 3  # deaths of workers at one run, without a further checkpoint between them
+STRIKES = 3  # deaths of workers at the same place of one run
+PATIENCE = 10  # the same at whatever places, without a further checkpoint between them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,20 +149,25 @@ class Strikes:
     """Counts how often workers died at a run that came no further in between.
 
     One death says nothing: a machine is switched off, somebody kills a process. A run that takes a worker with it each
-    time (mostly for lack of memory) must not do so for ever.
+    time must not do so for ever. One that does so for lack of memory dies at the same batch; whoever kills processes
+    by hand hits them at different steps, and may do so more often before the run is taken to be the cause.
     """
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._counted: dict[str, tuple[object, int]] = {}
+        self._died: dict[str, tuple[object, list[object]]] = {}
 
     def died(self, planned: PlannedRun, how: str) -> bool:
         """Takes note of a death; whether the run is given up, which its directory then says."""
         folder = self._folder(planned)
-        reached, (before, count) = _reached(folder), self._counted.get(planned.train_id, (None, 0))
-        count = count + 1 if reached == before else 1
-        self._counted[planned.train_id] = (reached, count)
-        return count >= STRIKES and _gave_up(RunDirectory(folder), how, count)
+        kept, (before, places) = _kept(folder), self._died.get(planned.train_id, (None, []))
+        places = [*(places if kept == before else []), _place(folder)]
+        self._died[planned.train_id] = (kept, places)
+        # Where nothing is computed yet (data, weights) there is one place only, at which anybody's kill may fall.
+        same = places.count(places[-1]) if places[-1] is not None else 0
+        if same < STRIKES and len(places) < PATIENCE:
+            return False
+        return _gave_up(RunDirectory(folder), how, max(same, len(places) if len(places) >= PATIENCE else 0))
 
     def _folder(self, planned: PlannedRun) -> Path:
         """The run's folder, or that which it would have had: it may have died before it had one."""
@@ -169,14 +175,23 @@ class Strikes:
         return next(iter(sorted(runs.glob(f"*-{planned.train_id}"))), runs / name)
 
 
-def _reached(folder: Path) -> object:
-    """What a run has come to: its checkpoints, finished stages, and how much was answered and measured."""
+def _kept(folder: Path) -> object:
+    """What a run goes on from: its checkpoints, finished stages, and how much was answered and measured."""
     kept = ("stages/*/checkpoints/checkpoint-*", "stages/*/stage.json", "scores/*", "result.json")
     grown = ("predictions/*", "reliance/*")
     return (
         sorted(str(path) for pattern in kept for path in folder.glob(pattern)),
         sorted((str(path), path.stat().st_size) for pattern in grown for path in folder.glob(pattern)),
     )
+
+
+def _place(folder: Path) -> object:
+    """How far a run had come when it died: its phase and last steps; None before it had begun to compute."""
+    phase = RunDirectory(folder).status().phase
+    if phase in {"", "prepared"}:
+        return None
+    steps = {str(log): read_jsonl(log)[-1:] for log in folder.glob("stages/*/steps.jsonl")}
+    return phase, sorted((log, row["step"]) for log, rows in steps.items() for row in rows)
 
 
 def _gave_up(directory: RunDirectory, how: str, count: int) -> bool:

@@ -96,7 +96,7 @@ class Worker:
                 if attempt != "held":
                     left.remove(position)
                 if attempt == "worked":
-                    if _accelerator_is_broken():
+                    if accelerator_is_broken():
                         return SPENT
                     break  # meanwhile others may have finished what earlier runs waited for
             else:
@@ -248,7 +248,7 @@ def told(error: Exception) -> str:
     return "".join([f"{CANNOT_WRITE}{error}", *(f" ({note})" for note in getattr(error, "__notes__", ()))])
 
 
-def _accelerator_is_broken() -> bool:
+def accelerator_is_broken() -> bool:
     """Whether nothing can be computed on a GPU any more, as after an assertion that failed on it."""
     torch: Any = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():

@@ -95,6 +95,14 @@ class Definition:
         """What a trial is judged by."""
         return self.search.objective
 
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """What the figures of the objectives are called: by metric, and by task as well where that tells two apart."""
+        metrics = [rule.metric for rule in self.rules]
+        return tuple(
+            rule.metric if metrics.count(rule.metric) == 1 else f"{rule.metric} of {rule.task}" for rule in self.rules
+        )
+
     @cached_property
     def fingerprint(self) -> str:
         """Says whether trials of two definitions may stand in one search: all but their number and how they are chosen.
@@ -121,7 +129,8 @@ class Definition:
     def preset(self, number: int, values: Mapping[str, Value]) -> Mapped:
         """The configuration of a trial as a preset that stands for itself."""
         laid = self.space.applied(self.tested, values)
-        return {**self._resolved(laid).mapping, "name": f"{self.search.name}-{number}"}
+        own = {"name": f"{self.search.name}-{number}", "seed": self.search.seeds[0]}  # that of a run which is there
+        return {**self._resolved(laid).mapping, **own}
 
     def _built(self, mapping: Mapped, values: Mapping[str, Value], name: str, seed: int) -> RunConfig:
         laid = {**self.space.applied(mapping, values), "name": name, "seed": seed}

@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
 from bench.config_types import Mapped
 from bench.errors import is_user_error
-from bench.parsing import read_yaml
+from bench.parsing import as_yaml, read_yaml
 from bench.preset import load_config
 from bench.run_store import write_text
 from bench.search.claims import PRESET, RETRY_OF, SESSIONS
@@ -113,7 +111,7 @@ def front(rows: Sequence[TrialRow], definition: Definition) -> list[TrialRow]:
 
 def table_of(rows: Sequence[TrialRow], definition: Definition) -> tuple[list[str], list[list[str]]]:
     """The trials as a header and lines of text."""
-    names = [rule.metric for rule in definition.rules]
+    names = definition.figures
     paths = [parameter.path for parameter in definition.space.parameters]
     header = ["trial", "state", *names, *paths, "seconds", "note"]
     best = selected(rows, definition)
@@ -140,7 +138,7 @@ def as_csv(rows: Sequence[TrialRow], definition: Definition) -> str:
     """The trials with all that is known of them, as CSV."""
     paths = [parameter.path for parameter in definition.space.parameters]
     seeds = [str(seed) for seed in definition.search.seeds]
-    names = [rule.metric for rule in definition.rules]
+    names = definition.figures
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     by_seed = [f"{name} seed {seed}" for name in names for seed in seeds]
@@ -162,7 +160,7 @@ def write_preset(row: TrialRow, definition: Definition, file: Path) -> None:
     one, or has a scale or switches to choose, is written out whole.
     """
     mapping = definition.preset(row.number, row.values)
-    expected = definition.test_config(row.number, row.values, 0)
+    expected = definition.test_config(row.number, row.values, definition.search.seeds[0])
     short = _extending(mapping, definition)
     write_text(file, _as_preset(short if short is not None else mapping, row, definition))
     if short is not None and not _gives(file, expected):
@@ -171,7 +169,7 @@ def write_preset(row: TrialRow, definition: Definition, file: Path) -> None:
 
 def describe(row: TrialRow, definition: Definition) -> dict[str, Any]:
     """A trial for a program."""
-    names = [rule.metric for rule in definition.rules]
+    names = definition.figures
     return {
         "trial": row.number,
         "state": row.state,
@@ -235,7 +233,7 @@ def _as_preset(mapping: Mapped, row: TrialRow, definition: Definition) -> str:
         f"It varied {search.extends}; what the trial chose:",
         *(f"  {path}: {json.dumps(value)}" for path, value in definition.space.settings(row.values).items()),
     ]
-    return "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(mapping, sort_keys=False)
+    return "".join(f"# {line}\n" for line in lines) + as_yaml(mapping)
 
 
 def _gives(file: Path, expected: object) -> bool:

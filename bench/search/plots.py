@@ -35,8 +35,8 @@ def draw(rows: Sequence[TrialRow], study: Study, definition: Definition, folder:
     missing: list[str] = []
     if not complete:
         return files, ["no plots: no trial is complete"]
-    for position, rule in enumerate(definition.rules):
-        name = "history" if len(definition.rules) == 1 else f"history-{_as_file(rule.metric)}"
+    for position, figure in enumerate(definition.figures):
+        name = "history" if len(definition.rules) == 1 else f"history-{_as_file(figure)}"
         files += _saved(folder / name, partial(_history, rows=rows, definition=definition, position=position))
     found, reason = importance_of(study, definition)
     if reason:
@@ -60,20 +60,22 @@ def importance_of(study: Study, definition: Definition) -> tuple[dict[str, dict[
     if len(complete) < _FEWEST:
         return {}, f"{len(complete)} trials are complete, and {_FEWEST} are needed"
     found = {}
-    for position, rule in enumerate(definition.rules):
+    for position, (figure, rule) in enumerate(zip(definition.figures, definition.rules, strict=True)):
+        # PED-ANOVA looks at what the best trials have in common, and takes the smallest figures of a target for best.
+        sign = 1 if rule.direction == "min" else -1
         if len({trial.values[position] for trial in complete}) < 2:
-            return {}, f"all trials have the same {rule.metric}"
+            return {}, f"all trials have the same {figure}"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 shares = optuna.importance.get_param_importances(
-                    study, target=lambda trial, k=position: trial.values[k] if trial.values else float("nan")
+                    study, target=lambda t, k=position, s=sign: s * t.values[k] if t.values else float("nan")
                 )
             except (ValueError, RuntimeError) as error:
                 return {}, " ".join(str(error).split())
         if not shares:
             return {}, "no setting is there in all trials"
-        found[rule.metric] = {path: float(share) for path, share in shares.items()}
+        found[figure] = {path: float(share) for path, share in shares.items()}
     return found, None
 
 
@@ -100,7 +102,7 @@ def _history(axes: Axes, rows: Sequence[TrialRow], definition: Definition, posit
             label="pruned or failed",
         )
     axes.set_xlabel("trial")
-    axes.set_ylabel(rule.metric)
+    axes.set_ylabel(definition.figures[position])
     axes.set_title(f"{definition.search.name}: {rule.described}", fontsize=9)
     axes.legend(fontsize=8)
 
@@ -125,8 +127,8 @@ def _pareto(axes: Axes, rows: Sequence[TrialRow], definition: Definition) -> Non
             )
     line = sorted((row.figures[1], row.figures[0]) for row in complete if row.number in best and row.figures)
     axes.plot([x for x, _ in line], [y for _, y in line], color=_ORANGE, linewidth=1)
-    axes.set_xlabel(f"{second.metric} ({'smaller' if second.direction == 'min' else 'larger'} is better)")
-    axes.set_ylabel(f"{first.metric} ({'smaller' if first.direction == 'min' else 'larger'} is better)")
+    axes.set_xlabel(f"{definition.figures[1]} ({'smaller' if second.direction == 'min' else 'larger'} is better)")
+    axes.set_ylabel(f"{definition.figures[0]} ({'smaller' if first.direction == 'min' else 'larger'} is better)")
     axes.set_title(definition.search.name, fontsize=9)
     axes.legend(fontsize=8)
 
@@ -152,4 +154,4 @@ def _saved(stem: Path, drawn: Callable[[Axes], None]) -> list[Path]:
 
 
 def _as_file(metric: str) -> str:
-    return metric.replace("/", "-").replace("@", "-")
+    return metric.replace("/", "-").replace("@", "-").replace(" ", "-")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +104,8 @@ def run_search(
         data: YAML files of further data sets, for worker processes.
         workers: processes; with 1, trials are done in this one.
         storage: a journal file or the URL of a database; None for a journal in the folder of the search.
-        retry_failed: queue trials that failed once more; they come on top of those that were asked for.
+        retry_failed: queue trials that failed once more; they come on top of those that were asked for. A test that
+            failed is asked again, too.
         test: ask the selected configuration on test when all trials are ended.
 
     Raises:
@@ -123,11 +124,17 @@ def run_search(
     progress = _Progress(study, definition, runtime)
     progress.look()
     if not progress.all_ended:
-        _prepare(definition, runtime, catalogue)
+        _prepare(definition, runtime, catalogue, test)
         until = None if definition.search.timeout is None else time.time() + definition.search.timeout
         _work(definition, storage, runtime, catalogue, data, workers, until, progress.look)
+        progress.look(at_once=True)
     with FileLock(folder.path / "finish.lock"):  # several commands may end at the same time
-        return _finished(definition, study, folder, runtime, catalogue, storage, test)
+        result = _finished(definition, study, folder, storage)
+        if result.best is not None and result.complete and test:
+            tested = _tested(result.best, definition, runtime, catalogue, retry_failed)
+            result = replace(result, tested=tested)
+            _write(result, storage)
+        return result
 
 
 def _work(
@@ -163,19 +170,20 @@ def _work(
     )
     folder = SearchFolder(runtime.runs, definition.search.name).path / "workers"
     SearchWorkers(orders, folder, runtime, workers, after).run()
-    after()
 
 
-def _prepare(definition: Definition, runtime: Runtime, catalogue: Catalogue) -> None:
+def _prepare(definition: Definition, runtime: Runtime, catalogue: Catalogue, test: bool) -> None:
     """Makes the preset's data, features and small language model, or finds out here that it cannot be run.
 
     What many trials need is then there before several workers would make it, and a mistake that all trials share ends
-    the search, and not every trial.
+    the search, and not every trial. So does one that only the test would find out, after all trials.
     """
     from bench.prepare import prepare
 
     seed = definition.search.seeds[0]
     prepare(definition.config(0, definition.preset_values, seed), runtime, catalogue)
+    if test:
+        prepare(definition.test_config(0, definition.preset_values, seed), runtime, catalogue)
 
 
 def _queue_again(definition: Definition, storage: Any, folder: SearchFolder, runtime: Runtime) -> None:
@@ -186,15 +194,8 @@ def _queue_again(definition: Definition, storage: Any, folder: SearchFolder, run
         runtime.say(f"tried again: trial{'s' if len(again) > 1 else ''} {', '.join(map(str, again))}")
 
 
-def _finished(
-    definition: Definition,
-    study: Study,
-    folder: SearchFolder,
-    runtime: Runtime,
-    catalogue: Catalogue,
-    storage: str | None,
-    test: bool,
-) -> SearchResult:
+def _finished(definition: Definition, study: Study, folder: SearchFolder, storage: str | None) -> SearchResult:
+    """Selects and writes what is known before test is asked, which may fail."""
     from bench.search.plots import draw, importance_of
 
     rows = rows_of(study, definition)
@@ -204,7 +205,6 @@ def _finished(
     write_text(files[0], as_csv(rows, definition))
     plots, notes = draw(rows, study, definition, folder.path)
     importance, _ = importance_of(study, definition)
-    tested: tuple[RunResult, ...] = ()
     if best is None:
         notes.append("nothing is selected: no trial is complete")
     else:
@@ -212,17 +212,22 @@ def _finished(
         files.append(folder.best_file)
     if best is not None and not ended:
         notes.append("test is asked once all trials are ended; the same command goes on")
-    elif best is not None and test:
-        tested = _tested(best, definition, runtime, catalogue)
     result = SearchResult(
-        definition, folder.path, tuple(rows), ended, best, tested, importance, tuple(notes), (*files, *plots)
+        definition, folder.path, tuple(rows), ended, best, (), importance, tuple(notes), (*files, *plots)
     )
-    shown = None if storage is None else without_password(storage)
-    write_json(folder.path / "search.json", {**result.described(), "storage": shown, "written": round(time.time(), 2)})
+    _write(result, storage)
     return result
 
 
-def _tested(best: TrialRow, definition: Definition, runtime: Runtime, catalogue: Catalogue) -> tuple[RunResult, ...]:
+def _write(result: SearchResult, storage: str | None) -> None:
+    shown = None if storage is None else without_password(storage)
+    described = {**result.described(), "storage": shown, "written": round(time.time(), 2)}
+    write_json(result.folder / "search.json", described)
+
+
+def _tested(
+    best: TrialRow, definition: Definition, runtime: Runtime, catalogue: Catalogue, retry_failed: bool
+) -> tuple[RunResult, ...]:
     """Asks the runs of the selected trial on test; nothing is trained for it."""
     from bench.experiment import run
     from bench.tracking import mirror_to
@@ -233,7 +238,7 @@ def _tested(best: TrialRow, definition: Definition, runtime: Runtime, catalogue:
         config = definition.test_config(best.number, best.values, seed)
         while True:
             try:
-                results.append(run(config, runtime, catalogue=catalogue, mirror=mirror))
+                results.append(run(config, runtime, catalogue=catalogue, retry_failed=retry_failed, mirror=mirror))
                 break
             except RunBusyError:
                 time.sleep(_LOOK)
@@ -256,9 +261,9 @@ class _Progress:
         self._looked = 0.0
         self.all_ended = False
 
-    def look(self) -> None:
-        """Looks at the storage, at most every now and then."""
-        if time.monotonic() - self._looked < _LOOK and self._seen is not None:
+    def look(self, *, at_once: bool = False) -> None:
+        """Looks at the storage, at most every now and then but where it is to be at once."""
+        if not at_once and time.monotonic() - self._looked < _LOOK and self._seen is not None:
             return
         rows = rows_of(self._study, self._definition)
         self._looked = time.monotonic()
@@ -268,9 +273,9 @@ class _Progress:
         if self._seen is None and ended and not self.all_ended:
             self._runtime.say(f"{len(ended)} of {self._definition.search.trials} trials are there already")
         self._seen = {row.number for row in ended}
-        best = selected(rows, self._definition)
+        best = selected(rows, self._definition) if fresh else None
         for row in fresh:
-            name = self._definition.rules[0].metric
+            name = self._definition.figures[0]
             figure = f"{name} {row.figures[0]:.6g}" if row.figures is not None else row.state
             why = f" ({row.note})" if row.note else ""
             so_far = f"; best so far {best.figures[0]:.6g}, trial {best.number}" if best and best.figures else ""

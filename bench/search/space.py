@@ -222,7 +222,9 @@ def _range(path: str, described: Mapping[str, Any], when: Mapping[str, tuple[str
 
 def _choices(described: object, place: str) -> dict[str, Any]:
     if isinstance(described, Mapping):
-        choices = {str(alias): value for alias, value in described.items()}
+        choices = {_alias(alias, place): value for alias, value in described.items()}  # YAML reads `on` as true
+        if len(choices) < len(described):
+            raise ConfigError(place, f"two of the choices {', '.join(map(str, described))} are called the same")
     elif isinstance(described, list):
         choices = {}
         for value in described:
@@ -365,13 +367,13 @@ def _own_value(parameter: Parameter, config: RunConfig, mapping: Mapped, compone
     place, plain = f"space.{parameter.path}", to_mapping(config)
     own = at_path(plain, parameter.path)
     if not parameter.choices:
-        if not parameter.holds(own):
+        if not parameter.holds(own) or (parameter.type == "int" and own != int(own)):
             raise ConfigError(
                 place,
                 f"is {own!r} in the preset, which trial 0 is, and the range is {parameter.described}; widen it, or "
                 "give the setting another value in `settings`",
             )
-        value: Value = own if parameter.type == "int" else float(own)
+        value: Value = int(own) if parameter.type == "int" else float(own)
         return value
     for alias, choice in parameter.choices.items():
         try:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 import bench
-from bench.dispatch.base import DISK
+from bench.dispatch.base import CANNOT_WRITE, DISK, SPENT
 from bench.dispatch.local import accelerators, cores
 from bench.errors import UserError
 from bench.search.worker import USERS_MISTAKE, Orders
@@ -38,6 +39,21 @@ class _Slot:
     environment: dict[str, str]
     log: Path
     process: subprocess.Popen[bytes] | None = None
+    begun: int = 0  # where in the log this process began to write
+
+    def said(self) -> list[str]:
+        """What the process has written, in lines."""
+        with self.log.open("rb") as file:
+            file.seek(self.begun)
+            return file.read().decode(errors="replace").splitlines()
+
+    def last_words(self, beginning: str) -> str | None:
+        """What it said in the end behind these words; None where it did not come to that."""
+        lines = self.said()
+        for number in reversed(range(len(lines))):
+            if lines[number].startswith(beginning):
+                return "\n".join(lines[number:]).removeprefix(beginning)
+        return None
 
 
 class SearchWorkers:
@@ -104,25 +120,30 @@ class SearchWorkers:
         self._let_go(slot)
         if code == 0:
             return
-        said = slot.log.read_text(errors="replace").splitlines()
         if code == USERS_MISTAKE:
-            raise UserError(said[-1].removeprefix("error: ") if said else f"{slot.name} ended")
+            raise UserError(slot.last_words("error: ") or f"{slot.name} cannot go on; see {slot.log}")
         if code == DISK:
-            error = OSError(said[-1].removeprefix("cannot write: ") if said else "the disk")
+            error = OSError(slot.last_words(CANNOT_WRITE) or "no space is left")  # not even to say so
             error.molgraft_class = "disk"  # type: ignore[attr-defined] # what the command line tells by
             raise error
+        if code == SPENT:
+            self._runtime.say(f"{slot.name}: its GPU can do no more for this process; a new one goes on")
+            self._start(slot)
+            return
         if code in _ENDED:  # somebody asked it to
             self._start(slot)
             return
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         self._deaths += 1
         if code > 0 or self._deaths > _UNLUCKY * len(self._slots):
-            raise UserError("\n".join([f"{slot.name} cannot go on ({how}); {slot.log} ends with:", *said[-_SHOWN:]]))
+            said = slot.said()[-_SHOWN:]
+            raise UserError("\n".join([f"{slot.name} cannot go on ({how}); {slot.log} ends with:", *said]))
         self._runtime.say(f"{slot.name} was killed ({how}); its trial is gone on with")
         self._start(slot)
 
     def _start(self, slot: _Slot) -> None:
         with slot.log.open("ab") as output:
+            slot.begun = output.tell()
             # A session of its own, for Ctrl-C must reach the workers through their parent, once.
             slot.process = subprocess.Popen(
                 [sys.executable, "-m", "bench.search.worker"],
@@ -161,6 +182,9 @@ class SearchWorkers:
     @contextmanager
     def _listening(self) -> Iterator[None]:
         """While it lasts, Ctrl-C and SIGTERM are noted, and a second one of them kills the workers."""
+        if threading.current_thread() is not threading.main_thread():  # only the main one is told of signals
+            yield
+            return
 
         def asked(number: int, frame: FrameType | None) -> None:
             self._signals.append(number)

@@ -112,7 +112,7 @@ def open_study(definition: Definition, storage: BaseStorage, folder: SearchFolde
     """The study in the storage, made if it is not there.
 
     Raises:
-        UserError: it was begun as another search, or from another folder of runs.
+        UserError: it was begun as another search, from another folder of runs, or not by a search at all.
     """
     import optuna
 
@@ -129,6 +129,8 @@ def open_study(definition: Definition, storage: BaseStorage, folder: SearchFolde
         else:
             study = optuna.load_study(study_name=name, storage=storage)
         attributes = study.user_attrs
+        if _FINGERPRINT not in attributes and study.get_trials(deepcopy=False):
+            raise UserError(f"the storage holds a study {name} that no search has made; give the search another name")
         for key, value in (
             (_FOLDER, folder.identity),
             (_QUESTION, definition.search.question),
@@ -185,10 +187,15 @@ def _journal(path: Path) -> BaseStorage:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
+    if path.is_dir():
+        raise UserError(f"--storage {path}: is a folder, where a journal file or the URL of a database is expected")
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=_journal_lock(path)))
+        try:
+            return JournalStorage(JournalFileBackend(str(path), lock_obj=_journal_lock(path)))
+        except (ValueError, TypeError, LookupError) as error:  # what Optuna says of lines that it did not write
+            raise UserError(f"--storage {path}: is no journal of trials ({type(error).__name__}: {error})") from None
 
 
 def _journal_lock(path: Path) -> JournalFileOpenLock:

@@ -172,11 +172,12 @@ class Trials:
     def _only_one(self, train_id: str) -> Iterator[None]:
         """Waits while another process is at the same run, which need not have a folder yet.
 
-        Without, two trials of equal values that begin at once would make two, each under its own name.
+        Without, two trials of equal values that begin at once would make two, each under its own name; so would a
+        study's worker, which claims its runs in the same way.
         """
         folder = self.runtime.runs / ".claims"
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{train_id}.lock"):
+        with FileLock(folder / f"run-{train_id}.lock"):
             yield
 
     @property

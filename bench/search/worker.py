@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.dispatch.base import DISK
+from bench.dispatch.base import CANNOT_WRITE, DISK, SPENT
 from bench.errors import UserError, is_user_error
 from bench.provenance import without_password
 from bench.run_store import is_disk_error
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 _LOOK = 0.5  # seconds between looks at trials that others hold
 USERS_MISTAKE = 2
+
+
+class SpentError(UserError):
+    """This process can do no further trial on its GPU, a new one can."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,7 @@ def work(
     Raises:
         OSError: the disk is full or may not be written.
         UserError: the storage cannot be used, or is lost while it is.
+        SpentError: after an assertion that failed on the GPU, as for an index out of range.
     """
     from bench.search.claims import Claims
     from bench.search.storage import SearchFolder, is_storage_error, open_storage
@@ -123,10 +128,11 @@ def _did_one(claims: Claims, trials: Trials, *, begins: bool) -> bool:
 
 def _tidy() -> None:
     """Gives back what a model took, for another process may share the accelerator."""
+    from bench.dispatch.worker import accelerator_is_broken
+
     gc.collect()
-    torch: Any = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    if accelerator_is_broken():
+        raise SpentError("the GPU can do no more for this process; the same command goes on")
 
 
 def _obey(orders: Orders) -> int:
@@ -161,12 +167,14 @@ def main() -> int:
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
         return _obey(Orders(**{**told, "overrides": tuple(told["overrides"]), "data": tuple(told["data"])}))
+    except SpentError:
+        return SPENT
     except Exception as error:
         if is_user_error(error):
             print(f"error: {error}", file=sys.stderr)
             return USERS_MISTAKE
         if getattr(error, "molgraft_class", None) == "disk" or is_disk_error(error, Path(told["runs"])):
-            print(f"cannot write: {error}", file=sys.stderr)
+            print(f"{CANNOT_WRITE}{error}", file=sys.stderr)
             return DISK
         raise
     except KeyboardInterrupt:

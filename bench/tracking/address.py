@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from bench.errors import UserError
+from bench.provenance import without_password
 from bench.runtime import Runtime
 
 _CONNECT = 5  # seconds to reach a server
@@ -70,7 +71,7 @@ class Address:
 
     def without_secrets(self, message: str) -> str:
         """The message without passwords of addresses that it names."""
-        return re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", message)
+        return without_password(message)
 
     @contextmanager
     def bounded(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,8 @@ LARGEST_ARTIFACT = 5 << 20
 _LONGEST_VALUE = 6000  # characters of a parameter; MLflow refuses more
 _LONGEST_TAG = 5000  # characters; old versions of MLflow refuse more
 _LONGEST_DIGEST = 36  # characters of a data set's digest; MLflow refuses more
+_LONGEST_NAME = 250  # characters of the name of a metric or a parameter; MLflow refuses more
+_NOT_IN_NAMES = re.compile(r"[^/\w.\- :]")  # MLflow refuses these; a stage may be called `a+b`, a file of data `a (b)`
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "evaluation"}  # what the splits serve for
 
 
@@ -109,7 +112,7 @@ class _StageCurves:
                 given = self._given.setdefault(name, set())
                 if name != "step" and value is not None and step not in given:
                     given.add(step)
-                    yield Point(f"{self._name}/{name}", float(value), step, self._times.get(step, start))
+                    yield Point(_accepted(f"{self._name}/{name}"), float(value), step, self._times.get(step, start))
 
     def _passed(self, row: Mapping[str, Any], start: int) -> None:
         step = int(row["step"])
@@ -144,6 +147,15 @@ class _Tail:
         return [json.loads(line) for line in content[:whole].splitlines()]
 
 
+def has_begun(directory: RunDirectory) -> bool:
+    """Whether there is a run to show: it has written down what it is made from, and a session that works on it.
+
+    A session that is killed between the two leaves a manifest without any.
+    """
+    written = directory.config_file.is_file() and directory.manifest_file.is_file()
+    return written and bool(manifest_of(directory).get("sessions"))
+
+
 def manifest_of(directory: RunDirectory) -> Mapping[str, Any]:
     """The manifest, read again only when it has changed."""
     return _read(directory.manifest_file, directory.manifest_file.stat().st_mtime_ns)
@@ -175,13 +187,15 @@ def scores(directory: RunDirectory) -> list[Point]:
         return []
     result = read_json(directory.result_file)
     written = _changed(directory.result_file)
-    found = [Point(name, value, 0, written) for name, value in result.get("figures", {}).items()]  # of a pretraining
+    figures: Mapping[str, float] = result.get("figures", {})  # of a pretraining
+    found = [Point(_accepted(name), value, 0, written) for name, value in figures.items()]
     steps: dict[str, int] = {}
     complete: set[str] = set()
     for entry in result.get("evaluations", ()):
         predictions = directory.predictions_file(entry["predict_id"])
         when = _changed(predictions) if predictions.exists() else written
-        for name, value in _scores_of(entry):
+        for called, value in _scores_of(entry):
+            name = _accepted(called)
             step = steps[name] = steps.get(name, -1) + 1
             if name not in complete or not entry["limited"]:
                 found.append(Point(name, value, step, when))
@@ -214,7 +228,7 @@ def _scores_of(entry: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 def parameters(directory: RunDirectory) -> dict[str, str]:
     """Every setting by its path."""
-    return {name: str(value)[:_LONGEST_VALUE] for name, value in _flat(config_of(directory))}
+    return {_accepted(name): str(value)[:_LONGEST_VALUE] for name, value in _flat(config_of(directory))}
 
 
 def tags(directory: RunDirectory, status: Status) -> dict[str, str]:
@@ -279,6 +293,13 @@ def digest_of(files: Mapping[Path, str | None]) -> str:
 
 def _changed(file: Path) -> int:
     return file.stat().st_mtime_ns // 1_000_000
+
+
+def _accepted(name: str) -> str:
+    """A name as MLflow accepts it: other characters become `_`; one that is too long ends in a hash of the whole."""
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[: _LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return _NOT_IN_NAMES.sub("_", name)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -28,9 +28,9 @@ class Experiment:
         self.client, self.address = client, address
         with address.alone():
             self._id = self._found_or_made(f"molgraft/{study}", address.artifacts(study))
-            tags = {"molgraft.kind": "study", "mlflow.runName": study}
+            self._tags = {"molgraft.kind": "study", "mlflow.runName": study}
             parents = self.search(_PARENT)
-            parent = self.earliest(parents) if parents else self.make(_PARENT, tags)
+            parent = self.earliest(parents) if parents else self.make(_PARENT, self._tags)
         self.parent: str = parent.info.run_id
         if len(parents) > 1:
             self._adopt()
@@ -77,9 +77,10 @@ class Experiment:
         return first
 
     def present_parent(self) -> str:
-        """The parent run; looked for again where another machine has taken this one of two away."""
+        """The parent run; looked for again, or made, where another mirror or somebody has taken it away."""
         if self.client.get_run(self.parent).info.lifecycle_stage != "active":
-            self.parent = self.earliest(self.search(_PARENT)).info.run_id
+            left = self.search(_PARENT)
+            self.parent = (self.earliest(left) if left else self.make(_PARENT, self._tags)).info.run_id
         return self.parent
 
     def _describe(self, parent: Any, tags: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bench.run_store import RunDirectory
 from bench.runtime import Runtime
 from bench.tracking.address import Address, address_of, in_one_line
-from bench.tracking.contents import manifest_of
+from bench.tracking.contents import has_begun, manifest_of
 from bench.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class _Mirror:
 
     def _note(self, directory: RunDirectory) -> None:
         """For who makes the store again from nothing."""
-        if directory.manifest_file.exists():
+        if has_begun(directory):
             self._store.studies.note(directory, self._study, manifest_of(directory)["train_id"])
 
     def _catch_up(self, directory: RunDirectory) -> None:
@@ -76,7 +76,7 @@ class _Mirror:
             self._show(self._behind.popitem()[1])
 
     def _show(self, directory: RunDirectory) -> None:
-        if directory.manifest_file.exists():
+        if has_begun(directory):
             self._store.show(directory)
             if directory.status().state in _ENDED:
                 self._store.forget(directory)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from bench.errors import UserError
 from bench.run_store import RunDirectory
 from bench.tracking.address import Address
 from bench.tracking.child import Change, Child
@@ -42,10 +44,20 @@ class Store:
         """
         with self.address.bounded():
             return {
-                study: self._child(directory, study).show()
+                study: self._shown(directory, study)
                 for study in self.studies_of(directory)
                 if not only or study in only
             }
+
+    def _shown(self, directory: RunDirectory, study: str) -> Change:
+        try:
+            return self._child(directory, study).show()
+        except Exception:
+            # Somebody may have taken the study or its parent run away: the next time all is looked for again.
+            self._experiments.pop(study, None)
+            for key in [key for key in self._children if key[1] == study]:
+                del self._children[key]
+            raise
 
     def forget(self, directory: RunDirectory) -> None:
         """Keeps no longer in memory what MLflow has of a run; shown again, it is asked for."""
@@ -97,6 +109,7 @@ class Store:
             folders = (runs / place.name, runs / "pretraining" / place.name)
             here = [RunDirectory(folder) for folder in folders if (folder / "manifest.json").is_file()]
             if here and here[0].status().state != "running":
-                Child(experiment, here[0]).show()
+                with suppress(UserError, LookupError, OSError):  # one that cannot be read shall keep no other back
+                    Child(experiment, here[0]).show()
             elif not here and runs in place.parents and not place.exists():  # thrown away since
                 experiment.client.set_terminated(run.info.run_id, "KILLED")

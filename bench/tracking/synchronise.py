@@ -9,6 +9,7 @@ from bench.errors import UserError
 from bench.run_store import RunDirectory
 from bench.runtime import Runtime
 from bench.tracking.address import address_of, in_one_line
+from bench.tracking.contents import has_begun
 from bench.tracking.memberships import run_directories
 from bench.tracking.store import Store
 
@@ -55,8 +56,8 @@ def synchronise(runtime: Runtime, studies: Sequence[str] = ()) -> Synchronised:
         raise UserError("--tracking none: there is nothing to bring up to date; give an address")
     store = Store(address)
     shown = address.without_secrets(address.uri)
-    chosen = _chosen(store, runtime, studies)
-    done = Synchronised(shown, _counted(chosen))
+    chosen, failed = _chosen(store, runtime, studies)
+    done = Synchronised(shown, _counted(chosen), failed=failed)
     if not chosen:
         return done
     try:
@@ -70,12 +71,20 @@ def synchronise(runtime: Runtime, studies: Sequence[str] = ()) -> Synchronised:
     return done
 
 
-def _chosen(store: Store, runtime: Runtime, studies: Sequence[str]) -> list[tuple[RunDirectory, tuple[str, ...]]]:
-    """Runs with the studies in which they are to be shown."""
-    found = []
+def _chosen(
+    store: Store, runtime: Runtime, studies: Sequence[str]
+) -> tuple[list[tuple[RunDirectory, tuple[str, ...]]], tuple[str, ...]]:
+    """Runs with the studies in which they are to be shown, and which could not be read."""
+    found, failed = [], []
     known: set[str] = set()
     for directory in run_directories(runtime.runs):
-        names = store.studies_of(directory)
+        try:
+            if not has_begun(directory):
+                continue
+            names = store.studies_of(directory)
+        except (UserError, LookupError, OSError) as error:
+            failed.append(f"{directory.path}: {in_one_line(error)}")
+            continue
         known |= set(names)
         wanted = tuple(name for name in names if not studies or name in studies)
         if wanted:
@@ -84,7 +93,7 @@ def _chosen(store: Store, runtime: Runtime, studies: Sequence[str]) -> list[tupl
     if missing:
         there = ", ".join(sorted(known)) or "none"
         raise UserError(f"{missing[0]}: no run in {runtime.runs} belongs to such a study; there are {there}")
-    return found
+    return found, tuple(failed)
 
 
 def _counted(chosen: Sequence[tuple[RunDirectory, tuple[str, ...]]]) -> dict[str, int]:
