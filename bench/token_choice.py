@@ -40,7 +40,7 @@ class Drawing(LogitsProcessor):  # type: ignore[misc]
     """
 
     def __init__(self, temperature: float, top_k: int, seed: int, first: int, total: int, device: torch.device) -> None:
-        self._warpers = [TemperatureLogitsWarper(temperature), *([TopKLogitsWarper(top_k)] if top_k else [])]
+        self._warpers = [TemperatureLogitsWarper(float(temperature)), *([TopKLogitsWarper(top_k)] if top_k else [])]
         self._generator = torch.Generator(device).manual_seed(seed)
         self._first, self._total = first, total
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import optuna
 import postgres
 import pytest
 import yaml
@@ -20,18 +21,22 @@ from conftest import REPOSITORY
 from optuna.trial import TrialState
 
 from bench.errors import UserError
+from bench.parsing import as_yaml, read_yaml
 from bench.preset import load_config
 from bench.provenance import without_password
 from bench.search import Definition, load_search
 from bench.search.claims import Claimed, Claims
-from bench.search.outcome import front, markdown, rows_of, selected
+from bench.search.outcome import TrialRow, front, markdown, rows_of, selected, write_preset
 from bench.search.parts import PRUNERS, SAMPLERS, Part, check_pruner, check_sampler
-from bench.search.plots import draw
+from bench.search.plots import draw, importance_of
 from bench.search.space import Value
-from bench.search.storage import SearchFolder, is_storage_error, open_storage
+from bench.search.starter import _Slot
+from bench.search.storage import SearchFolder, is_storage_error, open_storage, open_study
+from bench.search.worker import AT_TRIAL, Orders
 from bench.shipped import shipped_files
 
 LR = "stages.tune.optimiser.lr"
+RANK = {"low": 2, "high": 16}
 SPACE = {
     LR: {"low": 1e-4, "high": 1e-2, "log": True},
     "llm.lora.r": {"low": 2, "high": 16},
@@ -113,6 +118,15 @@ REFUSED: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "same alias": ({LR: [2e-3, "0.002"]}, "two choices are called '0.002'"),
     "a word": ({LR: "high"}, "give a range"),
     "numbers of a switch": ({"stages.tune.length_groups": {"low": 0, "high": 1}}, "space.stages.tune.length_groups"),
+    "aliases that YAML reads alike": ({LR: {"choices": {True: 2e-3, "true": 3e-3}}}, "are called the same"),
+    "no number of steps": ({"encoder.dropout": {"low": 0, "high": 1, "type": "int"}}, r"is 0\.1 in the preset"),
+    "condition that never holds": (
+        {
+            "projector": {"choices": {"linear": "linear", "mlp": "mlp"}},
+            "llm.lora.r": {**RANK, "when": {"projector": []}},
+        },
+        "is empty; name some of its choices, linear, mlp",
+    ),
     "condition on nothing": (
         {"projector.level": {"choices": ["atom", "graph"], "when": {"encoder": "gin"}}},
         r"when\.encoder: is no setting of the space with choices",
@@ -484,6 +498,36 @@ def test_the_same_storage_from_another_folder_of_runs_is_refused(address: str | 
         claims_of(loaded(tmp_path), tmp_path / "elsewhere", shared)
 
 
+def test_a_study_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    folder = SearchFolder(tmp_path, "mine")
+    folder.prepare()
+    storage = open_storage(None, folder)
+    optuna.create_study(storage=storage, study_name="mine").ask()
+    with pytest.raises(UserError, match="no search has made"):
+        open_study(loaded(tmp_path), storage, folder)
+    assert optuna.load_study(storage=storage, study_name="mine").user_attrs == {}
+
+
+def test_a_storage_that_is_forgotten_begins_nothing_anew(tmp_path: Path) -> None:
+    elsewhere = str(tmp_path / "elsewhere.log")
+    claims_of(loaded(tmp_path), tmp_path / "runs", elsewhere)
+    with pytest.raises(UserError, match=r"begun with --storage .*elsewhere\.log: give it again"):
+        claims_of(loaded(tmp_path), tmp_path / "runs")
+    claims_of(loaded(tmp_path), tmp_path / "runs", elsewhere)
+
+
+@pytest.mark.parametrize("text", ["two\nlines\n", "[1]\n", '{"op_code": 99, "worker_id": "a"}\n'])
+def test_a_file_that_is_no_journal_is_refused_and_left_as_it_was(text: str, tmp_path: Path) -> None:
+    folder, file = SearchFolder(tmp_path, "mine"), tmp_path / "mine.txt"
+    folder.prepare()
+    file.write_text(text)
+    with pytest.raises(UserError, match="is no journal of trials"):
+        open_storage(str(file), folder)
+    assert file.read_text() == text
+    with pytest.raises(UserError, match="is a folder"):
+        open_storage(str(tmp_path), folder)
+
+
 def test_a_storage_that_cannot_be_reached_is_told_without_its_password(tmp_path: Path) -> None:
     folder = SearchFolder(tmp_path, "mine")
     folder.prepare()
@@ -573,14 +617,53 @@ def test_what_mattered_is_found(tmp_path: Path) -> None:
     for file in files:
         head = file.read_bytes()[:200]
         assert b"<svg" in file.read_bytes() if file.suffix == ".svg" else head.startswith(b"\x89PNG")
-    from bench.search.plots import importance_of
-
     shares, reason = importance_of(claims.study, definition)
     assert reason is None
     (found,) = shares.values()
     assert set(found) == set(SPACE)
     assert sum(found.values()) == pytest.approx(1)
     assert max(found, key=lambda path: found[path]) != "llm.lora.r"  # which hardly matters to the objective
+
+
+def test_what_mattered_is_what_the_best_trials_have_in_common_whichever_way_the_objective_goes(tmp_path: Path) -> None:
+    found = []
+    for metric, sign in (("loss", 1), ("strict/bleu-2", -1)):
+        definition = loaded(tmp_path, objective={"metric": metric}, sampler={"name": "random"}, trials=24)
+        claims = claims_of(definition, tmp_path / metric[:4])
+        for _ in range(definition.search.trials):
+            with claims.next() as claimed:
+                assert isinstance(claimed, Claimed)
+                claims.study.tell(claimed.trial, sign * height(claimed.values))
+        shares, reason = importance_of(claims.study, definition)
+        assert reason is None
+        found.append(shares[metric])
+    assert found[0] == found[1]
+
+
+def test_the_selected_configuration_has_the_seed_of_a_run_that_is_there(tmp_path: Path) -> None:
+    definition = loaded(tmp_path, seeds=[3, 4])
+    row = TrialRow(number=0, state="complete", figures=(1.0,), values=definition.preset_values)
+    write_preset(row, definition, tmp_path / "best.yaml")
+    assert load_config(str(tmp_path / "best.yaml")) == definition.test_config(0, definition.preset_values, 3)
+
+
+def test_text_that_looks_like_a_number_stays_text(tmp_path: Path) -> None:
+    mapping = {"text": ["1e5", "-3E+2", "2.5e-3", "on", "1.0"], "number": [1e-5, 1e20, 3, None, True]}
+    (tmp_path / "some.yaml").write_text(as_yaml(mapping))
+    assert read_yaml(tmp_path / "some.yaml") == mapping
+
+
+def test_what_a_worker_said_last_is_told_whole_and_of_this_process_alone(tmp_path: Path) -> None:
+    log = tmp_path / "worker-1.log"
+    log.write_text("error: of an earlier one\n")
+    orders = Orders(source="", trials=1, fingerprint="", storage=None, until=None, runs="", cache=None)
+    slot = _Slot("worker-1", orders, {}, log)
+    slot.begun = log.stat().st_size
+    assert slot.last_words("error: ") is None
+    with log.open("a") as file:
+        file.write("at trial 3\nerror: two\nlines\n")
+    assert slot.last_words("error: ") == "two\nlines"
+    assert (slot.last_words(AT_TRIAL) or "").split()[0] == "3"
 
 
 def test_optuna_dashboard_shows_a_search(tmp_path: Path) -> None:

@@ -148,6 +148,7 @@ class Claims:
                 lock.release()
                 continue
             self._draw_as(frozen.number)
+            self.study._thread_local.cached_all_trials = None  # as `ask` does: what has ended since counts
             return optuna.trial.Trial(self.study, frozen._trial_id), lock
         return None
 

@@ -270,6 +270,8 @@ def _check_condition(parameter: Parameter, parent: str, aliases: Sequence[str], 
             f"{place}.{parent}",
             f"is no setting of the space with choices.{suggestion} There are: {', '.join(named) or 'none'}.",
         )
+    if not aliases:
+        raise ConfigError(f"{place}.{parent}", f"is empty; name some of its choices, {', '.join(chosen.choices)}")
     for alias in aliases:
         if alias not in chosen.choices:
             near = difflib.get_close_matches(alias, chosen.choices, n=1)

@@ -19,14 +19,14 @@ import bench
 from bench.dispatch.base import CANNOT_WRITE, DISK, SPENT
 from bench.dispatch.local import accelerators, cores
 from bench.errors import UserError
-from bench.search.worker import USERS_MISTAKE, Orders
+from bench.search.worker import AT_TRIAL, USERS_MISTAKE, Orders
 
 if TYPE_CHECKING:
     from bench.runtime import Runtime
 
 _LOOK = 0.1  # seconds between looks at the processes
 _SHOWN = 15  # last lines of what a worker said that cannot go on
-_UNLUCKY = 10  # deaths for each worker, until they are taken to be no accident
+_UNLUCKY = 10  # deaths for each worker before it is at a trial, until they are taken to be no accident
 _ENDED = (0, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
@@ -134,11 +134,13 @@ class SearchWorkers:
             self._start(slot)
             return
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        self._deaths += 1
+        trial = slot.last_words(AT_TRIAL)  # which gives itself up when too many have died at it
+        self._deaths += trial is None
         if code > 0 or self._deaths > _UNLUCKY * len(self._slots):
             said = slot.said()[-_SHOWN:]
             raise UserError("\n".join([f"{slot.name} cannot go on ({how}); {slot.log} ends with:", *said]))
-        self._runtime.say(f"{slot.name} was killed ({how}); its trial is gone on with")
+        where = "" if trial is None else f" at trial {trial.split()[0]}, which is gone on with"
+        self._runtime.say(f"{slot.name} was killed ({how}){where}")
         self._start(slot)
 
     def _start(self, slot: _Slot) -> None:

@@ -70,6 +70,24 @@ class SearchFolder:
         with FileLock(self.path / "claims.lock"):
             yield
 
+    def note_storage(self, shown: str) -> None:
+        """Writes down that trials are kept elsewhere; without the password."""
+        if not (self.path / "storage").exists():
+            write_text(self.path / "storage", shown + "\n")
+
+    def refuse_to_begin_again(self) -> None:
+        """Stops where the storage of a search was forgotten, which would begin it anew.
+
+        Raises:
+            UserError: there is no journal here, and trials are kept elsewhere.
+        """
+        if (self.path / "storage").exists() and not self.journal.exists():
+            shown = (self.path / "storage").read_text().strip()
+            raise UserError(
+                f"search {self.path.name} was begun with --storage {shown}: give it again, or set "
+                f"MOLGRAFT_SEARCH_STORAGE; to begin anew, take {self.path} away"
+            )
+
     def trial_lock(self, number: int) -> FileLock:
         """Held by the process that works on a trial; released by the system when it dies."""
         return FileLock(self.path / "trials" / f"{number}.lock")
@@ -83,14 +101,20 @@ def open_storage(address: str | None, folder: SearchFolder) -> BaseStorage:
         folder: of the search.
 
     Raises:
-        UserError: it cannot be reached, or the package for it is missing.
+        UserError: it cannot be reached, or the package for it is missing; or none is given, and the search was begun
+            in one that was.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    if address is None or not _is_url(address):
-        return _journal(Path(address) if address is not None else folder.journal)
+    if address is None:
+        folder.refuse_to_begin_again()
+        return _journal(folder.journal)
+    if not _is_url(address):
+        journal = _journal(Path(address))
+        folder.note_storage(address)
+        return journal
     driver = address.partition(":")[0]
     shown = without_password(address)
     if driver.startswith("postgresql"):
@@ -105,6 +129,7 @@ def open_storage(address: str | None, folder: SearchFolder) -> BaseStorage:
     except Exception as error:
         reason = without_password(" ".join(str(error).split()))
         raise UserError(f"--storage {shown}: cannot be opened: {reason[:500]}") from None
+    folder.note_storage(shown)
     return database
 
 
@@ -194,7 +219,12 @@ def _journal(path: Path) -> BaseStorage:
         warnings.simplefilter("ignore")
         try:
             return JournalStorage(JournalFileBackend(str(path), lock_obj=_journal_lock(path)))
-        except (ValueError, TypeError, LookupError) as error:  # what Optuna says of lines that it did not write
+        except (
+            ValueError,
+            TypeError,
+            LookupError,
+            AssertionError,
+        ) as error:  # of lines that it did not write
             raise UserError(f"--storage {path}: is no journal of trials ({type(error).__name__}: {error})") from None
 
 

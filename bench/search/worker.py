@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _LOOK = 0.5  # seconds between looks at trials that others hold
 USERS_MISTAKE = 2
+AT_TRIAL = "at trial "
 
 
 class SpentError(UserError):
@@ -76,6 +77,7 @@ def work(
     catalogue: Catalogue,
     *,
     until: float | None = None,
+    before: Callable[[int], None] = lambda number: None,
     after: Callable[[], None] = lambda: None,
 ) -> None:
     """Works on trials in this process until all are ended, or no more may be begun.
@@ -86,6 +88,7 @@ def work(
         runtime: where and on what.
         catalogue: the data sets known by name.
         until: when no further trial is begun, in seconds since 1970.
+        before: called with the number of each trial.
         after: called after each trial.
 
     Raises:
@@ -104,7 +107,7 @@ def work(
     claims.enqueue_preset()
     trials = Trials(definition, claims.study, runtime, catalogue, mirror_to(definition.search.name, runtime))
     try:
-        while _did_one(claims, trials, begins=until is None or time.time() < until):
+        while _did_one(claims, trials, before, begins=until is None or time.time() < until):
             _tidy()
             after()
     except Exception as error:
@@ -114,10 +117,11 @@ def work(
         raise
 
 
-def _did_one(claims: Claims, trials: Trials, *, begins: bool) -> bool:
+def _did_one(claims: Claims, trials: Trials, before: Callable[[int], None], *, begins: bool) -> bool:
     """Works on one trial, or waits a little for one; False where there is nothing more to do."""
     with claims.next(begin=begins) as claimed:
         if not isinstance(claimed, str):
+            before(claimed.number)
             trials.work_on(claimed)
             return True
     if claimed == "nothing" or not begins:
@@ -146,8 +150,14 @@ def _obey(orders: Orders) -> int:
         raise UserError(f"{orders.source} was changed while the search was being started; start it again")
     cache = None if orders.cache is None else Path(orders.cache)
     runtime = Runtime(runs=Path(orders.runs), cache=cache, progress=False, **orders.settings)
-    work(definition, orders.storage, runtime, Catalogue([Path(p) for p in orders.data]), until=orders.until)
+    catalogue = Catalogue([Path(p) for p in orders.data])
+    work(definition, orders.storage, runtime, catalogue, until=orders.until, before=_say_trial)
     return 0
+
+
+def _say_trial(number: int) -> None:
+    """Tells the parent, which reads the log when this process has died."""
+    print(f"{AT_TRIAL}{number}", flush=True)
 
 
 def _end_with_the_parent() -> None:

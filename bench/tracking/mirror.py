@@ -53,8 +53,8 @@ class _Mirror:
                 return
             self._last[directory.path] = (now, state)
             self._behind[directory.path] = directory
+            self._note(directory)  # whether the store answers or not
             if now >= self._until:
-                self._note(directory)
                 self._catch_up(directory)
         except Exception as error:  # whatever the store's client raises, the run on disk is what counts
             self._failed(error)

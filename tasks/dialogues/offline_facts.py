@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tasks.dialogues.base import Pair
 from tasks.dialogues.groups import group_range
@@ -137,8 +137,13 @@ def _charge(molecule: Mol, rng: random.Random) -> list[tuple[str, str]]:
 def _stereocentres(molecule: Mol, rng: random.Random) -> list[tuple[str, str]]:
     from rdkit import Chem
 
-    find: Any = Chem.FindMolChiralCenters  # RDKit has no types for it
-    centres = find(molecule, includeUnassigned=False, useLegacyImplementation=False)
+    # Not `FindMolChiralCenters`, which turns a switch of the whole process and back: of two threads, one may leave it
+    # turned, and every molecule that is read from then on has other stereo tags.
+    centres = [
+        info
+        for info in Chem.FindPotentialStereo(molecule)
+        if info.type == Chem.StereoType.Atom_Tetrahedral and info.specified == Chem.StereoSpecified.Specified
+    ]
     question = rng.choice(("How many stereocentres are defined?", "How many defined stereocentres does it have?"))
     word = "stereocentre" if len(centres) == 1 else "stereocentres"
     number = "no" if not centres else _spelled(len(centres))
