@@ -291,7 +291,7 @@ def test_commands_that_are_given_something_else(refused: Refused, tmp_path: Path
 
 def test_only_what_is_asked_can_change_once_a_run_is_trained(refused: Refused, tmp_path: Path) -> None:
     assert _status(quick(options=("--runs", "runs"))) == 0
-    (run,) = Path("runs").iterdir()
+    (run,) = Path("runs").glob("[!.]*")
     message = refused("predict", str(run), "--set", "encoder.layers=3", "--quiet")
     assert "only settings below `evaluation` and `graph_input.test` can change" in message
     assert "no validation example 'nobody'" in refused(
