@@ -36,7 +36,6 @@ from bench.search.worker import AT_TRIAL, Orders
 from bench.shipped import shipped_files
 
 LR = "stages.tune.optimiser.lr"
-RANK = {"low": 2, "high": 16}
 SPACE = {
     LR: {"low": 1e-4, "high": 1e-2, "log": True},
     "llm.lora.r": {"low": 2, "high": 16},
@@ -119,11 +118,10 @@ REFUSED: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "a word": ({LR: "high"}, "give a range"),
     "numbers of a switch": ({"stages.tune.length_groups": {"low": 0, "high": 1}}, "space.stages.tune.length_groups"),
     "aliases that YAML reads alike": ({LR: {"choices": {True: 2e-3, "true": 3e-3}}}, "are called the same"),
-    "no number of steps": ({"encoder.dropout": {"low": 0, "high": 1, "type": "int"}}, r"is 0\.1 in the preset"),
     "condition that never holds": (
         {
             "projector": {"choices": {"linear": "linear", "mlp": "mlp"}},
-            "llm.lora.r": {**RANK, "when": {"projector": []}},
+            "llm.lora.r": {"low": 2, "high": 16, "when": {"projector": []}},
         },
         "is empty; name some of its choices, linear, mlp",
     ),
