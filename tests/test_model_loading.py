@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +232,11 @@ def test_quantisation_is_part_of_the_identity(runtime: Runtime):
     assert ids[0] == ids[2] != ids[1]
 
 
+# `make test-quantised` has bitsandbytes, and asks for this test.
+@pytest.mark.skipif(
+    find_spec("bitsandbytes") is None and "MOLGRAFT_QUANTISED" not in os.environ,
+    reason="bitsandbytes is absent: `make test-quantised` runs this",
+)
 @pytest.mark.parametrize("quantisation", ["8bit", "4bit"])
 @pytest.mark.parametrize("made", ["from files", "in place"])
 def test_quantised_models_carry_adapters_and_answer_alike(
