@@ -183,6 +183,23 @@ def _worker(file: str) -> Any:
     return Worker(assignment, f"{socket.gethostname()}-{os.getpid()}")
 
 
+def _refuse_unreachable(address: str | None) -> None:
+    """Stops where nobody listens at an address, which Ray itself would go on trying for minutes.
+
+    Raises:
+        UserError: nobody does.
+    """
+    host, separator, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdigit():
+        return  # none, or `auto`
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise UserError(
+            f"--address {address}: nobody answers there ({error}); is `ray start --head` running?"
+        ) from None
+
+
 @contextmanager
 def _joined(ray: Any, options: Options, assignment: Assignment, runtime: Runtime) -> Iterator[None]:
     """Connects to a cluster, or starts one on this machine for as long as it lasts."""
@@ -197,6 +214,7 @@ def _joined(ray: Any, options: Options, assignment: Assignment, runtime: Runtime
         variables[PLUGINS_VARIABLE] = os.pathsep.join(map(str, assignment.plugins))
     own = {} if options.address else {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _refuse_unreachable(options.address)
     try:
         ray.init(
             address=options.address,
