@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Compiling every file of every package takes longer than compiling those that are imported, when they are.
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow test-quantised lint install smoke wheel clean
+.PHONY: demo test test-slow test-kills test-quantised lint install smoke wheel clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/molgraft demo
@@ -17,11 +17,15 @@ demo: $(VENV)/.runtime
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test: lint
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not kills"
 
 # What starts and kills whole processes: resumption, several processes that train together, exported folders, conversations.
 test-slow: $(VENV)/.development
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not kills"
+
+# Studies and searches whose workers and machines are killed, on every engine.
+test-kills: $(VENV)/.development
+	$(PYTEST) -m kills
 
 # bitsandbytes lies apart: where it is installed, peft imports it, and every process takes half as long again to start.
 test-quantised: $(VENV)/.development

@@ -22,22 +22,21 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SLOW = (
     "test_distributed.py",
     "test_resume.py",
-    "test_dispatch.py",
     "test_failures.py",
     "test_search_runs.py",
     "test_watch.py",
-    "test_search_kills.py",
     "test_stage_turns.py",
-    "test_dispatch_ray.py",
-    "test_dispatch_slurm.py",
     "test_tracking_servers.py",
     "test_export.py",
     "test_ask.py",
     "test_tasks_end_to_end.py",
 )
 
+# What kills workers and whole machines takes as long once more; `make test-kills` runs it, and CI does not yet.
+KILLS = ("test_dispatch.py", "test_search_kills.py", "test_dispatch_ray.py", "test_dispatch_slurm.py")
+
 # Files are dealt out to processes in this order. What takes minutes begins first, or it would be waited for at the end.
-LONGEST_FIRST = (*SLOW, "test_data_registry.py", "test_matrix.py", "test_store.py", "test_architecture.py")
+LONGEST_FIRST = (*KILLS, *SLOW, "test_data_registry.py", "test_matrix.py", "test_store.py", "test_architecture.py")
 
 
 # Before pytest itself leaves out what `-m` does not select.
@@ -47,6 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name in SLOW:
             item.add_marker(pytest.mark.slow)
+        if item.path.name in KILLS:
+            item.add_marker(pytest.mark.kills)
     places = {name: place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
