@@ -281,7 +281,7 @@ def append_jsonl(path: Path, rows: Sequence[Mapping[str, Any]], durable: bool = 
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     with path.open("ab") as file:
-        _cut_torn_line(path)
+        cut_torn_line(path)
         file.write(lines.encode())
         if durable:
             file.flush()
@@ -344,7 +344,8 @@ def is_disk_error(error: BaseException, folder: Path) -> bool:
     return isinstance(error, Exception) and folder.exists() and shutil.disk_usage(folder).free < _FULL
 
 
-def _cut_torn_line(path: Path) -> None:
+def cut_torn_line(path: Path) -> None:
+    """Cuts off what a killed writer left of its last line, so that nobody writes on in it."""
     with path.open("rb+") as file:
         size = file.seek(0, os.SEEK_END)
         if size == 0:

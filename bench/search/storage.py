@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import uuid
 import warnings
@@ -16,7 +15,7 @@ from filelock import FileLock
 
 from bench.errors import UserError
 from bench.provenance import without_password
-from bench.run_store import write_text
+from bench.run_store import cut_torn_line, write_text
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -247,7 +246,7 @@ def _journal_lock(path: Path) -> JournalFileOpenLock:
             self._queue.acquire()
             try:
                 super().acquire()
-                _cut_torn_line(path)
+                cut_torn_line(path)  # Optuna would write on in it and never read it again
             except BaseException:
                 self._queue.release()
                 raise
@@ -262,16 +261,3 @@ def _journal_lock(path: Path) -> JournalFileOpenLock:
                 self._queue.release()
 
     return Lock()
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Cuts off what a killed writer left of its last line; Optuna would write on in it and never read it again."""
-    with path.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size == 0:
-            return
-        file.seek(size - 1)
-        if file.read(1) == b"\n":
-            return
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
