@@ -451,7 +451,7 @@ def test_workers_share_the_cores_and_the_gpus(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 6")
     asked = replace(assignment, settings={**assignment.settings, "threads": None})
     workers = LocalWorkers(Plan.read(assignment.plan_file), asked, runtime, 3)
-    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in workers._slots] == ["4", "6", "4"]
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in workers.processes.slots] == ["4", "6", "4"]
     assert Assignment.read(assignment.file).settings["threads"] == 2
     LocalWorkers(Plan.read(assignment.plan_file), asked, runtime, 9)
     assert Assignment.read(assignment.file).settings["threads"] == 1

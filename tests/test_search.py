@@ -20,6 +20,7 @@ import yaml
 from conftest import REPOSITORY
 from optuna.trial import TrialState
 
+from bench.dispatch.processes import Slot
 from bench.errors import UserError
 from bench.parsing import as_yaml, read_yaml
 from bench.preset import load_config
@@ -30,9 +31,8 @@ from bench.search.outcome import TrialRow, front, markdown, rows_of, selected, w
 from bench.search.parts import PRUNERS, SAMPLERS, Part, check_pruner, check_sampler
 from bench.search.plots import draw, importance_of
 from bench.search.space import Value
-from bench.search.starter import _Slot
 from bench.search.storage import SearchFolder, is_storage_error, open_storage, open_study
-from bench.search.worker import AT_TRIAL, Orders
+from bench.search.worker import AT_TRIAL
 from bench.shipped import shipped_files
 
 LR = "stages.tune.optimiser.lr"
@@ -654,9 +654,7 @@ def test_text_that_looks_like_a_number_stays_text(tmp_path: Path) -> None:
 def test_what_a_worker_said_last_is_told_whole_and_of_this_process_alone(tmp_path: Path) -> None:
     log = tmp_path / "worker-1.log"
     log.write_text("error: of an earlier one\n")
-    orders = Orders(source="", trials=1, fingerprint="", storage=None, until=None, runs="", cache=None)
-    slot = _Slot("worker-1", orders, {}, log)
-    slot.begun = log.stat().st_size
+    slot = Slot("worker-1", ("-m", "bench.search.worker"), None, {}, log, begun=log.stat().st_size)
     assert slot.last_words("error: ") is None
     with log.open("a") as file:
         file.write("at trial 3\nerror: two\nlines\n")
