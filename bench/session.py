@@ -192,7 +192,7 @@ def refuse_failed(directory: RunDirectory, retry_failed: bool) -> None:
     if status.state == "failed" and not retry_failed:
         raise UserError(
             f"{directory.path} failed before ({status.error}, in {status.phase}): {status.message}. "
-            "Run with --retry-failed to go on from its last checkpoint, or --fresh to start over."
+            "Run with --retry-failed to go on from its last checkpoint; `molgraft run --fresh` starts over."
         )
 
 

@@ -514,7 +514,7 @@ def test_a_storage_that_is_forgotten_begins_nothing_anew(tmp_path: Path) -> None
     claims_of(loaded(tmp_path), tmp_path / "runs", elsewhere)
 
 
-@pytest.mark.parametrize("text", ["two\nlines\n", "[1]\n", '{"op_code": 99, "worker_id": "a"}\n'])
+@pytest.mark.parametrize("text", ["two\nlines\n", "a line", "[1]\n", '{"op_code": 99, "worker_id": "a"}\n'])
 def test_a_file_that_is_no_journal_is_refused_and_left_as_it_was(text: str, tmp_path: Path) -> None:
     folder, file = SearchFolder(tmp_path, "mine"), tmp_path / "mine.txt"
     folder.prepare()

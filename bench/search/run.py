@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from bench.dispatch.assignment import settings_of
-from bench.errors import RunBusyError
+from bench.errors import RunBusyError, UserError
 from bench.provenance import without_password
 from bench.run_store import write_json, write_text
 from bench.search.outcome import TrialRow, as_csv, describe, front, rows_of, selected, write_preset
@@ -100,7 +100,7 @@ def run_search(
     Args:
         definition: from `load_search`.
         runtime: where and on what.
-        catalogue: the data sets known by name; None for those of `data` and all that molgraft knows.
+        catalogue: the data sets known by name, for one worker; None for those of `data` and all that molgraft knows.
         data: YAML files of further data sets, for worker processes.
         workers: processes; with 1, trials are done in this one.
         storage: a journal file or the URL of a database; None for a journal in the folder of the search.
@@ -109,10 +109,14 @@ def run_search(
         test: ask the selected configuration on test when all trials are ended.
 
     Raises:
-        UserError: the preset cannot be run, the storage cannot be used, or it holds another search.
+        UserError: the preset cannot be run, the storage cannot be used, it holds another search, or a catalogue is
+            given to several workers.
         OSError: the disk is full or may not be written.
     """
     from tasks.data import Catalogue
+
+    if workers > 1 and catalogue is not None:
+        raise UserError(f"{workers} workers read data sets from files: give `data` in place of `catalogue`")
 
     catalogue = catalogue or Catalogue(list(data))
     folder = SearchFolder(runtime.runs, definition.search.name)
@@ -235,12 +239,15 @@ def _tested(
     mirror = mirror_to(definition.search.name, runtime)
     results = []
     for seed in definition.search.seeds:
-        config = definition.test_config(best.number, best.values, seed)
+        config, is_told = definition.test_config(best.number, best.values, seed), False
         while True:
             try:
                 results.append(run(config, runtime, catalogue=catalogue, retry_failed=retry_failed, mirror=mirror))
                 break
             except RunBusyError:
+                if not is_told:
+                    runtime.say(f"another process asks trial {best.number}, seed {seed}, on test; waiting for it ...")
+                is_told = True
                 time.sleep(_LOOK)
     return tuple(results)
 

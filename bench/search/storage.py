@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _SEARCHES = ".searches"
 _GRACE = 3  # seconds for which another program, a dashboard, may hold the journal; those of ours wait for each other
+_JOURNAL_BEGINS = b'{"op_code":'  # each line of Optuna's JournalFileBackend; the first may be torn
 _FOLDER, _FINGERPRINT, _QUESTION = "molgraft:folder", "molgraft:definition", "molgraft:question"
 _DIRECTIONS = {"min": "minimize", "max": "maximize"}
 
@@ -213,6 +214,8 @@ def _journal(path: Path) -> BaseStorage:
 
     if path.is_dir():
         raise UserError(f"--storage {path}: is a folder, where a journal file or the URL of a database is expected")
+    if path.exists() and not _begins_like_a_journal(path):  # seen before its torn line is cut, if it has one
+        raise UserError(f"--storage {path}: is no journal of trials, and is left as it is; name a new file")
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -225,6 +228,11 @@ def _journal(path: Path) -> BaseStorage:
             AssertionError,
         ) as error:  # of lines that it did not write
             raise UserError(f"--storage {path}: is no journal of trials ({type(error).__name__}: {error})") from None
+
+
+def _begins_like_a_journal(path: Path) -> bool:
+    with path.open("rb") as file:
+        return _JOURNAL_BEGINS.startswith(file.read(len(_JOURNAL_BEGINS)))
 
 
 def _journal_lock(path: Path) -> JournalFileOpenLock:
