@@ -19,6 +19,12 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from subprocess import Popen
+
+    from test_search_kills import Search
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # the small search and the server are the tests'
 
@@ -55,6 +61,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _wait_for_the_next(
+    search: Search, process: Popen[bytes], kills: int, given: argparse.Namespace, drawn: random.Random
+) -> None:
+    """Kills are spread over the search: each comes soon after a number of trials ended, every fifth at any moment."""
+    if drawn.random() < 0.2:
+        time.sleep(drawn.uniform(0, 30))
+        return
+    due = kills * given.trials / (given.kills + 1)
+    while process.poll() is None and sum(row.state != "running" for row in search.rows()) < due:
+        time.sleep(0.5)
+    time.sleep(drawn.uniform(0, 10))
+
+
 def _survive(folder: Path, cache: Path, address: str | None, given: argparse.Namespace) -> None:
     from test_search_kills import Search, check_whole, is_alive, wait_until, workers_of
 
@@ -67,7 +86,7 @@ def _survive(folder: Path, cache: Path, address: str | None, given: argparse.Nam
             if len(kills) == given.kills:
                 process.wait(_LONGEST)
                 break
-            time.sleep(drawn.uniform(3, 30))
+            _wait_for_the_next(search, process, len(kills), given, drawn)
             workers = workers_of(process.pid)
             if process.poll() is not None or not workers:
                 continue

@@ -148,7 +148,6 @@ def _command(given: argparse.Namespace, runs: Path, workers: int) -> list[str]:
 
 def _findings(undisturbed: Path, disturbed: Path) -> Iterator[tuple[str, bool]]:
     """What holds of the runs themselves."""
-    expected, found = _outcomes(undisturbed), _outcomes(disturbed)
     planned = {row["train_id"] for row in json.loads(next(disturbed.glob(".studies/*/plan.json")).read_text())["runs"]}
     folders = Counter(path.parent.name.rpartition("-")[2] for path in disturbed.glob("*/status.json"))
     states = Counter(json.loads(path.read_text())["state"] for path in disturbed.glob("*/status.json"))
@@ -156,14 +155,21 @@ def _findings(undisturbed: Path, disturbed: Path) -> Iterator[tuple[str, bool]]:
         f"all {len(planned)} runs are done, each in one folder",
         (folders == Counter(planned) and states == {"done": len(planned)}),
     )
-    yield (
-        f"{sum(map(len, expected.values()))} files of weights, answers and scores are equal bit for bit",
-        (found == expected and len(expected) == len(planned) and all(expected.values())),
-    )
+    yield from find_differences(undisturbed, disturbed).items()
     repeated, total = _repeated_steps(disturbed)
     yield f"steps were repeated only after kills: {repeated} of {total}", repeated < total
     unhurt = _repeated_steps(undisturbed)[0]
     yield "the undisturbed study repeated no step", unhurt == 0
+
+
+def find_differences(undisturbed: Path, disturbed: Path) -> Mapping[str, bool]:
+    """Whether two folders of runs hold the same runs, and these came to the same bits."""
+    expected, found = _outcomes(undisturbed), _outcomes(disturbed)
+    files = [(run, name) for run, names in expected.items() for name in names]
+    other = [f"{run}/{name}" for run, name in files if found.get(run, {}).get(name) != expected[run][name]]
+    shown = f"; not {', '.join(other[:3])}{' and others' if len(other) > 3 else ''}" if other else ""
+    finding = f"{len(files)} files of weights, answers and scores are equal bit for bit{shown}"
+    return {finding: found == expected and all(expected.values()) and bool(expected)}
 
 
 def _outcomes(runs: Path) -> Mapping[str, Mapping[str, str]]:

@@ -1,0 +1,157 @@
+"""A study on a Ray cluster of two machines, one of which is lost midway; or as SLURM jobs, one of which is pre-empted.
+
+    python -m benchmarks.lose_machine --engine ray|slurm [--study smoke-matrix] [--undisturbed RUNS]
+
+Both are had on this machine alone: by `ray.cluster_utils`, and by submitit's local executor. It ends with 1 unless all
+runs are done and come to the bits of the same study that nobody disturbed, which is run first where none is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.kill_study import find_differences
+
+if TYPE_CHECKING:
+    from bench.plan import Plan
+    from bench.runtime import Runtime
+
+_MIDWAY = 0.4  # of the runs that are done when the machine is lost
+_SMALL = {"object_store_memory": 100 << 20}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the study, takes the machine away, and says what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=("ray", "slurm"), required=True)
+    parser.add_argument("--study", default="smoke-matrix")
+    parser.add_argument("--undisturbed", type=Path, help="runs of the same study, of the same checkout")
+    parser.add_argument("--folder", type=Path, help="keep everything here; else in a temporary folder")
+    given = parser.parse_args(arguments)
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    if given.folder is not None:
+        given.folder.mkdir(parents=True, exist_ok=True)
+        return _compare(given, given.folder)
+    with tempfile.TemporaryDirectory() as folder:
+        return _compare(given, Path(folder))
+
+
+def _compare(given: argparse.Namespace, folder: Path) -> int:
+    os.environ.setdefault("MOLGRAFT_CACHE", str(folder / "cache"))
+    undisturbed, runs = given.undisturbed or folder / "undisturbed", folder / given.engine
+    if given.undisturbed is None:
+        print(f"{given.study}, undisturbed", flush=True)
+        command = [sys.executable, "-m", "bench.cli", "study", given.study, "--runs", str(undisturbed), "--quiet"]
+        subprocess.run([*command, "--device", "cpu", "--threads", "1", "--offline"], check=True)
+
+    from bench.plan import plan_study
+    from bench.runtime import Runtime
+    from bench.study import load_study
+
+    runtime = Runtime(runs=runs, device="cpu", threads=1, tracking="none", offline=True, progress=False)
+    study, cells = load_study(given.study, (), runtime)
+    plan = plan_study(study, cells, runtime)
+    print(f"{given.study} by {given.engine}: {len(plan.runs)} runs", flush=True)
+    began = time.monotonic()
+    told = {"ray": _on_ray, "slurm": _on_slurm}[given.engine](plan, runtime)
+    states = Counter(json.loads(path.read_text())["state"] for path in runs.glob("*/status.json"))
+    findings = {
+        told: bool(told),
+        f"all {len(plan.runs)} runs are done ({dict(states)})": states == {"done": len(plan.runs)},
+        **find_differences(undisturbed, runs),
+    }
+    print(f"  {time.monotonic() - began:.0f} s")
+    for finding, holds in findings.items():
+        print(f"{'ok    ' if holds else 'FAILED'} {finding}")
+    return 0 if all(findings.values()) else 1
+
+
+def _on_ray(plan: Plan, runtime: Runtime) -> str:
+    """Two machines of one core beside a head that has none; what was lost, in words."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    from bench.dispatch.base import Options
+    from bench.dispatch.start import run_plan
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **_SMALL})
+    told: list[str] = []
+    try:
+        machines = [cluster.add_node(num_cpus=1, **_SMALL) for _ in range(2)]
+
+        def lose(done: int, at_work: Sequence[str]) -> None:
+            cluster.remove_node(machines[0], allow_graceful=False)
+            told.append(f"a machine was lost when {done} runs were done and {', '.join(at_work)} were at work")
+
+        _Watch(runtime.runs, len(plan.runs), lose).start()
+        run_plan(plan, runtime, Options(engine="ray", workers=0, address=cluster.address))
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    return "".join(told)
+
+
+def _on_slurm(plan: Plan, runtime: Runtime) -> str:
+    """Two jobs, one of which is warned as SLURM warns before it pre-empts; what was, in words."""
+    from bench.dispatch.base import Options
+    from bench.dispatch.start import run_plan
+
+    told: list[str] = []
+
+    def preempt(done: int, at_work: Sequence[str]) -> None:
+        logs = [runtime.runs / name / "stages" for name in at_work]
+        pids = [row["pid"] for stages in logs for log in stages.glob("*/steps.jsonl") for row in _rows(log)[-1:]]
+        for pid in pids[-1:]:
+            os.kill(pid, signal.SIGUSR2)
+            told.append(f"a job was pre-empted when {done} runs were done and {', '.join(at_work)} were at work")
+
+    _Watch(runtime.runs, len(plan.runs), preempt).start()
+    run_plan(plan, runtime, Options(engine="slurm", workers=2, slurm={"cluster": "local", "timeout_min": 30}))
+    return "".join(told)
+
+
+class _Watch(threading.Thread):
+    """Waits until a part of the runs is done and others train, and then does something once."""
+
+    def __init__(self, runs: Path, count: int, then: Callable[[int, Sequence[str]], None]) -> None:
+        super().__init__(daemon=True)
+        self._runs = runs
+        self._count = count
+        self._then = then
+
+    def run(self) -> None:
+        while True:
+            states = {path.parent.name: _state(path) for path in self._runs.glob("*/status.json")}
+            done = sum(state.get("state") == "done" for state in states.values())
+            at_work = [name for name, state in states.items() if str(state.get("phase")).startswith("stage")]
+            at_work = [name for name in at_work if states[name]["state"] == "running"]
+            if done >= _MIDWAY * self._count and at_work:
+                self._then(done, at_work)
+                return
+            time.sleep(0.05)
+
+
+def _state(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
