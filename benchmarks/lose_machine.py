@@ -68,7 +68,7 @@ def _compare(given: argparse.Namespace, folder: Path) -> int:
     told = {"ray": _on_ray, "slurm": _on_slurm}[given.engine](plan, runtime)
     states = Counter(json.loads(path.read_text())["state"] for path in runs.glob("*/status.json"))
     findings = {
-        told: bool(told),
+        told or "nothing was lost": bool(told),
         f"all {len(plan.runs)} runs are done ({dict(states)})": states == {"done": len(plan.runs)},
         **find_differences(undisturbed, runs),
     }
@@ -92,9 +92,10 @@ def _on_ray(plan: Plan, runtime: Runtime) -> str:
     try:
         machines = [cluster.add_node(num_cpus=1, **_SMALL) for _ in range(2)]
 
-        def lose(done: int, at_work: Sequence[str]) -> None:
+        def lose(done: int, at_work: Sequence[str]) -> bool:
             cluster.remove_node(machines[0], allow_graceful=False)
             told.append(f"a machine was lost when {done} runs were done and {', '.join(at_work)} were at work")
+            return True
 
         _Watch(runtime.runs, len(plan.runs), lose).start()
         run_plan(plan, runtime, Options(engine="ray", workers=0, address=cluster.address))
@@ -111,12 +112,13 @@ def _on_slurm(plan: Plan, runtime: Runtime) -> str:
 
     told: list[str] = []
 
-    def preempt(done: int, at_work: Sequence[str]) -> None:
+    def preempt(done: int, at_work: Sequence[str]) -> bool:
         logs = [runtime.runs / name / "stages" for name in at_work]
         pids = [row["pid"] for stages in logs for log in stages.glob("*/steps.jsonl") for row in _rows(log)[-1:]]
         for pid in pids[-1:]:
             os.kill(pid, signal.SIGUSR2)
             told.append(f"a job was pre-empted when {done} runs were done and {', '.join(at_work)} were at work")
+        return bool(told)
 
     _Watch(runtime.runs, len(plan.runs), preempt).start()
     run_plan(plan, runtime, Options(engine="slurm", workers=2, slurm={"cluster": "local", "timeout_min": 30}))
@@ -124,9 +126,9 @@ def _on_slurm(plan: Plan, runtime: Runtime) -> str:
 
 
 class _Watch(threading.Thread):
-    """Waits until a part of the runs is done and others train, and then does something once."""
+    """Waits until a part of the runs is done and others train, and then does something that must succeed once."""
 
-    def __init__(self, runs: Path, count: int, then: Callable[[int, Sequence[str]], None]) -> None:
+    def __init__(self, runs: Path, count: int, then: Callable[[int, Sequence[str]], bool]) -> None:
         super().__init__(daemon=True)
         self._runs = runs
         self._count = count
@@ -138,8 +140,7 @@ class _Watch(threading.Thread):
             done = sum(state.get("state") == "done" for state in states.values())
             at_work = [name for name, state in states.items() if str(state.get("phase")).startswith("stage")]
             at_work = [name for name in at_work if states[name]["state"] == "running"]
-            if done >= _MIDWAY * self._count and at_work:
-                self._then(done, at_work)
+            if done >= _MIDWAY * self._count and at_work and self._then(done, at_work):
                 return
             time.sleep(0.05)
 
