@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.candidates import candidates_missing, measure_candidates
 from bench.errors import UserError
+from bench.facts import asked_of, names_of_facts, training_molecules
 from bench.generate import Parse, predict
 from bench.identity import derived_seed, evaluation_id, examples_hash, predict_id
 from bench.observation import observation_missing, observe, observed_of
@@ -83,14 +84,23 @@ def ask(trained: TrainedModel, prepared: Prepared, run: RunDirectory, runtime: R
 
 
 def score(prepared: Prepared, run: RunDirectory, runtime: Runtime) -> list[dict[str, Any]]:
-    """The scores of a run's predictions under its protocols, and its reliance; one entry per task asked."""
+    """The scores of a run's predictions under its protocols, and its reliance; one entry per task asked.
+
+    Facts about the examples are written beside the runs. What is no run (answers of an exported model) has none.
+    """
     config = prepared.config
-    entries = []
+    entries: list[dict[str, Any]] = []
+    training = training_molecules([data.training for data in prepared.stages])
     for data in prepared.evaluations:
         identity = predict_id(config, prepared.train_id, data.task, data.examples)
         predictions = [Prediction(**row) for row in read_jsonl(run.predictions_file(identity))]
         fitting = fitting_protocols(config.evaluation.protocols, data.task)
         protocols = runtime.tracked(fitting, "scoring", len(fitting))
+        examples_id = examples_hash(data.examples)
+        scores = [score_predictions(run, identity, data.task.answer, protocol) for protocol in protocols]
+        facts: dict[str, str | None] = {"facts": None, "novelty": None}
+        if run.manifest_file.exists():
+            facts = names_of_facts(run, examples_id, asked_of(data.examples), training, runtime)
         entries.append(
             {
                 "task": data.task.name,
@@ -100,7 +110,7 @@ def score(prepared: Prepared, run: RunDirectory, runtime: Runtime) -> list[dict[
                 "n": len(data.examples),
                 "limited": data.limited,
                 "evaluation_id": evaluation_id(config, data.task),
-                "examples_id": examples_hash(data.examples),
+                "examples_id": examples_id,
                 "graph_input": to_mapping(config.graph_input.test),
                 "text_input": to_mapping(config.evaluation.text_input),
                 "prompt": to_mapping(config.evaluation.prompt),
@@ -108,7 +118,8 @@ def score(prepared: Prepared, run: RunDirectory, runtime: Runtime) -> list[dict[
                 "predict_id": identity,
                 "generated_tokens": sum(prediction.tokens for prediction in predictions),
                 "ended_by_length": sum(prediction.stop == "length" for prediction in predictions),
-                "scores": [score_predictions(run, identity, data.task.answer, protocol) for protocol in protocols],
+                "scores": scores,
+                **facts,
                 "observed": observed_of(run, identity),
                 "reliance": reliance_summary(prepared, data, run),
             }

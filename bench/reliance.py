@@ -88,6 +88,8 @@ def reliance_summary(prepared: Prepared, data: EvaluationData, run: RunDirectory
         "left_out": len(rows) - len(gains),
         "loss": -sum(row["real"] for row in rows) / max(tokens, 1),
         "reliance_id": identity,
+        # So that a reader finds the answers without knowing how identities are made.
+        "answers_id": _answers_id(prepared, data) if config.evaluation.reliance_answers else None,
         "metrics": _changes_of_metrics(prepared, data, run),
     }
 

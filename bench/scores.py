@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import UserError
 from bench.identity import content_hash, score_id
-from bench.run_store import RunDirectory, read_json, read_jsonl, write_json
-from tasks.base import AnswerKind, Estimate
-from tasks.metrics.base import Protocol, RowFacts, mean_estimate
+from bench.run_store import RunDirectory, read_json, read_jsonl, write_json, write_text
+from tasks.base import AnswerKind, Basis, Estimate, ScoreTable, TaskError
+from tasks.metrics.base import Protocol, RowFacts, basis_of, mean_estimate
 
 if TYPE_CHECKING:
+    from bench.runtime import Runtime
     from tasks.data import Catalogue
     from tasks.decontamination import Decontamination
 
@@ -41,6 +43,8 @@ def score_predictions(
 ) -> dict[str, Any]:
     """One protocol's scores of one evaluation; computed once, then read from the run directory.
 
+    A file of an older version, which does not say what each metric is computed from, is computed again.
+
     Args:
         run, predicted: where the evaluation's files are.
         kind: of the answers.
@@ -51,13 +55,11 @@ def score_predictions(
         UserError: predictions are missing, so that a part would be scored as if it were the whole.
         TaskError: the protocol does not score this kind of answer, or its tokenizer is missing.
     """
-    identity = protocol_score_id(predicted, kind, protocol)
-    if without is not None:
-        identity = content_hash({"score": identity, "without": without.description})
+    identity = _identity(predicted, kind, protocol, without)
     file = run.scores_file(identity)
-    if file.exists():
-        stored: dict[str, Any] = read_json(file)["summary"]
-        return stored
+    stored: dict[str, Any] = read_json(file) if file.exists() else {}
+    if "basis" in stored:
+        return dict(stored["summary"])
     questions = read_jsonl(run.questions_file(predicted))
     answers = {row["example_id"]: row["text"] for row in read_jsonl(run.predictions_file(predicted))}
     missing = sum(row["example_id"] not in answers for row in questions)
@@ -82,11 +84,30 @@ def score_predictions(
         "identity": dict(table.identity),
         **({"without": dict(without.description)} if without is not None else {}),
     }
-    per_example = {name: list(e.per_example) for name, e in table.metrics.items() if e.per_example is not None}
     ids = [row["example_id"] for row in questions]
-    invalid = {ids[place]: reason for place, reason in table.invalid.items()}
-    write_json(file, {"summary": summary, "example_ids": ids, "per_example": per_example, "invalid": invalid})
+    parts = {"summary": summary, "example_ids": ids, **_of_examples(table, ids)}
+    # A line for each part: a number to a line would make the file twice as large, and reading it slow.
+    lines = (f'"{name}": {json.dumps(part, ensure_ascii=False, allow_nan=False)}' for name, part in parts.items())
+    write_text(file, "{\n" + ",\n".join(lines) + "\n}\n")
     return summary
+
+
+def _of_examples(table: ScoreTable, ids: Sequence[str]) -> dict[str, Any]:
+    """What a protocol says of single examples: values of metrics, what these are computed from, and what is invalid."""
+    known = {name: basis_of(estimate) for name, estimate in table.metrics.items()}
+    return {
+        "per_example": {name: list(e.per_example) for name, e in table.metrics.items() if e.per_example is not None},
+        "basis": {name: _as_json(basis) for name, basis in known.items() if basis is not None},
+        "invalid": {ids[place]: reason for place, reason in table.invalid.items()},
+    }
+
+
+def _as_json(basis: Basis) -> dict[str, Any]:
+    """A basis as JSON; where it has no rows, `per_example` are its rows."""
+    rows = None if basis.rows is None else [None if row is None else list(row) for row in basis.rows]
+    groups = None if basis.groups is None else list(basis.groups)
+    said = {"formula": basis.formula, "rows": rows, "groups": groups}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def changes(
@@ -155,41 +176,120 @@ def protocol_score_id(predicted: str, kind: AnswerKind, protocol: Protocol) -> s
     return score_id(predicted, protocol, protocol.metrics().get(kind, ()), protocol.identity(kind))
 
 
+def _identity(predicted: str, kind: AnswerKind, protocol: Protocol, without: Decontamination | None) -> str:
+    identity = protocol_score_id(predicted, kind, protocol)
+    return identity if without is None else content_hash({"score": identity, "without": without.description})
+
+
 def rescore(
-    folder: Path, protocols: Sequence[Protocol], without: Without | None = None, catalogue: Catalogue | None = None
+    folder: Path,
+    protocols: Sequence[Protocol] | None,
+    without: Without | None = None,
+    catalogue: Catalogue | None = None,
+    *,
+    runtime: Runtime | None = None,
 ) -> list[dict[str, Any]]:
     """Scores all stored predictions of a finished run under further protocols, and notes them in its result.
 
+    Facts about the examples are written where they are missing, as by a run of this version.
+
     Args:
         folder: of the run.
-        protocols: those that do not score an evaluation's kind of answers are passed over for it.
+        protocols: those that do not score an evaluation's kind of answers are passed over for it. None for all that the
+            run was scored under before: what files of older versions lack is added to them.
         without: scores fewer examples; noted under `decontaminated`, so that they are never taken for the others.
         catalogue: the data sets known by name.
+        runtime: shows progress, and knows where the cache is.
 
     Raises:
         UserError: the folder is no finished run, it is being worked on, or no protocol scores any of its answers.
         TaskError: training data cannot be read.
     """
+    from bench.facts import facts_of_finished
+    from bench.runtime import Runtime
+
     directory = RunDirectory(folder)
     if directory.status().state != "done":
         raise UserError(f"{folder}: is no finished run ({directory.status().state}); `molgraft run` finishes it")
     with directory.lock():
         result = read_json(folder / "result.json")
-        scored = 0
-        for entry in result["evaluations"]:
-            leaks = None if without is None else _leaks(directory, entry["predict_id"], without, catalogue)
-            fitting = [protocol for protocol in protocols if entry["answer"] in protocol.metrics()]
-            fresh = [score_predictions(directory, entry["predict_id"], entry["answer"], p, leaks) for p in fitting]
-            scored += len(fresh)
-            kept = "scores" if leaks is None else "decontaminated"
-            entry[kept] = _merged(entry.get(kept, []), fresh)
-        if not scored:
-            kinds = sorted({entry["answer"] for entry in result["evaluations"]})
-            named = ", ".join(protocol.name for protocol in protocols)
-            raise UserError(f"{folder}: its answers are of the kind {', '.join(kinds)}, which {named} does not score")
+        known = result["evaluations"]
+        if protocols is None:
+            for entry in known:
+                _add_what_is_missing(directory, entry, catalogue)
+        else:
+            _score_anew(directory, known, protocols, without, catalogue)
+        facts_of_finished(directory, known, catalogue, runtime or Runtime())
         write_json(folder / "result.json", result)
     evaluations: list[dict[str, Any]] = result["evaluations"]
     return evaluations
+
+
+def _score_anew(
+    directory: RunDirectory,
+    entries: Sequence[dict[str, Any]],
+    protocols: Sequence[Protocol],
+    without: Without | None,
+    catalogue: Catalogue | None,
+) -> None:
+    """Scores evaluations under the protocols that fit them, and notes the scores in them."""
+    scored = 0
+    for entry in entries:
+        leaks = None if without is None else _leaks(directory, entry["predict_id"], without, catalogue)
+        fitting = [protocol for protocol in protocols if entry["answer"] in protocol.metrics()]
+        fresh = [score_predictions(directory, entry["predict_id"], entry["answer"], p, leaks) for p in fitting]
+        scored += len(fresh)
+        kept = "scores" if leaks is None else "decontaminated"
+        entry[kept] = _merged(entry.get(kept, []), fresh)
+    if not scored:
+        kinds = sorted({entry["answer"] for entry in entries})
+        named = ", ".join(protocol.name for protocol in protocols)
+        raise UserError(
+            f"{directory.path}: its answers are of the kind {', '.join(kinds)}, which {named} does not score"
+        )
+
+
+def _add_what_is_missing(directory: RunDirectory, entry: Mapping[str, Any], catalogue: Catalogue | None) -> None:
+    """Computes score files of older versions again, under the settings that they were made with.
+
+    What cannot be made as it was (a setting, a package or a data file has changed) stays as it is.
+    """
+    predicted, kind = entry["predict_id"], entry["answer"]
+    stale = [score for score in _scores_of(entry) if not _says_basis(directory.scores_file(score["score_id"]))]
+    candidates = _protocols_of(directory, [score["protocol"] for score in stale]) if stale else []
+    for score in stale:
+        try:
+            leaks = None
+            if "without" in score:
+                said = score["without"]
+                parts = tuple(corpus["data"] for corpus in said["against"])
+                leaks = _leaks(directory, predicted, Without(parts, said["by"]), catalogue)
+            for protocol in candidates:
+                if kind in protocol.metrics() and _identity(predicted, kind, protocol, leaks) == score["score_id"]:
+                    score_predictions(directory, predicted, kind, protocol, leaks)
+        except (TaskError, OSError):
+            continue
+
+
+def _says_basis(file: Path) -> bool:
+    return file.exists() and "basis" in read_json(file)
+
+
+def _scores_of(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All scores of an evaluation, of all examples and of some."""
+    return [*entry["scores"], *entry.get("decontaminated", [])]
+
+
+def _protocols_of(directory: RunDirectory, names: Sequence[str]) -> list[Protocol]:
+    """Protocols of these names (with versions): as the run has them set, and as they are by default."""
+    from bench.preset import load_config
+    from bench.registry import registry
+
+    wanted = {name.partition("@")[0] for name in names}
+    is_ours = directory.config_file.exists()  # not so of another system's predictions
+    configured = load_config(str(directory.config_file)).evaluation.protocols if is_ours else ()
+    default = [protocol() for name, protocol in sorted(registry().all("protocol").items()) if name in wanted]
+    return [*(protocol for protocol in configured if protocol.name in wanted), *default]
 
 
 def _leaks(run: RunDirectory, predicted: str, without: Without, catalogue: Catalogue | None) -> Decontamination:

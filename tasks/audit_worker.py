@@ -48,7 +48,7 @@ def derive(smiles: str, full: bool) -> Mapping[str, Any]:
         }
         if full:
             key = str(Chem.MolToInchiKey(molecule))  # type: ignore[no-untyped-call]
-            found |= {"first_block": key.partition("-")[0] or None, "scaffold": _scaffold(molecule), "full": True}
+            found |= {"first_block": key.partition("-")[0] or None, "scaffold": scaffold_of(molecule), "full": True}
     return found
 
 
@@ -62,7 +62,7 @@ def _halide(atom: Any) -> bool:
     return atom.GetAtomicNum() in _HALIDES
 
 
-def _scaffold(molecule: Any) -> str | None:
+def scaffold_of(molecule: Any) -> str | None:
     """The Bemis-Murcko scaffold without stereo, as scaffold splits use it; empty where there is no ring."""
     from rdkit.Chem.Scaffolds import MurckoScaffold
 

@@ -184,6 +184,23 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Basis:
+    """What a metric is computed from, row by row: with it the metric of any part or resample of the rows is known.
+
+    Args:
+        formula: the name of the function from rows to the metric. `results/statistics/formulas.py` has each of them;
+            a formula that stands there alone makes a metric of one's own fit for paired tests.
+        rows: for each row the formula's columns, or None for a row that has no part in the metric. None as a whole
+            where the only column is the estimate's `per_example`.
+        groups: the group of each row, where the formula takes the mean over groups; "" for a row without a part.
+    """
+
+    formula: str
+    rows: Sequence[Sequence[float] | None] | None = None
+    groups: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """A metric's value over a set of examples.
 
@@ -191,12 +208,14 @@ class Estimate:
         value: None where it is undefined; `reason` then says why and what would define it.
         ci95: percentile bootstrap interval over examples; None where `value` is None or n < 2.
         per_example: the metric of each row where it has one (None for a row that cannot be scored), else None.
+        basis: what `value` is computed from; None where there is no value, or where a metric does not say.
     """
 
     value: float | None
     ci95: tuple[float, float] | None = None
     reason: str | None = None
     per_example: Sequence[float | None] | None = None
+    basis: Basis | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,6 +199,7 @@ def _place(molecule: Mol, points: Sequence[tuple[float, float]]) -> None:
     from rdkit.Geometry import Point3D
 
     conformer = Conformer(molecule.GetNumAtoms())
+    conformer.Set3D(False)  # or the hydrogens that the drawer adds at stereocentres would stand above their atoms
     for number, (x, y) in enumerate(points):
         conformer.SetAtomPosition(number, Point3D(x, y, 0.0))
     molecule.AddConformer(conformer)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version as package_version
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from tasks.base import AnswerKind, Estimate, ScoreTable, TaskError
+from tasks.base import AnswerKind, Basis, Estimate, ScoreTable, TaskError
 from tasks.metrics.resampling import RESAMPLES, SEED, percentile_interval, resamples
 
 if TYPE_CHECKING:
@@ -144,7 +144,11 @@ class Metric(ABC):
 
     @abstractmethod
     def estimate(self, pairs: Pairs) -> Estimate:
-        """The metric of `pairs`, which holds at least one row; `per_example` has one value (or None) per row."""
+        """The metric of `pairs`, which holds at least one row; `per_example` has one value (or None) per row.
+
+        An estimate that says its `basis` can be tested for differences between systems; that of a mean is added where
+        it is missing.
+        """
 
     def identity(self) -> Mapping[str, str]:
         """What the number depends on beside the rows, the tokens and this class: package versions, hashes of data."""
@@ -320,7 +324,18 @@ def mean_estimate(values: Sequence[float | None]) -> Estimate:
     if not scored:
         return Estimate(value=None, reason="no row could be scored", per_example=list(values))
     interval = bootstrap_interval(np.array(scored, dtype=np.float64)[:, None], lambda sums: sums[:, 0] / len(scored))
-    return Estimate(value=math.fsum(scored) / len(scored), ci95=interval, per_example=list(values))
+    return Estimate(value=math.fsum(scored) / len(scored), ci95=interval, per_example=list(values), basis=Basis("mean"))
+
+
+def basis_of(estimate: Estimate) -> Basis | None:
+    """What an estimate is computed from: as it says, or the mean of its rows where it says nothing and is that mean."""
+    import math
+
+    if estimate.value is None or estimate.basis is not None or estimate.per_example is None:
+        return estimate.basis
+    scored = [value for value in estimate.per_example if value is not None]
+    mean = math.fsum(scored) / len(scored) if scored else math.nan
+    return Basis("mean") if math.isclose(estimate.value, mean, rel_tol=1e-12, abs_tol=1e-12) else None
 
 
 def bootstrap_interval(
@@ -345,10 +360,19 @@ def bootstrap_interval(
 
 
 def _spread(estimate: Estimate, admitted: Sequence[int], n: int) -> Estimate:
-    """`estimate` with its per-row values put back to the places that the admitted rows have among all `n`."""
-    if estimate.per_example is None or len(admitted) == n:
+    """`estimate` with what it says of rows put back to the places that the admitted rows have among all `n`."""
+    if len(admitted) == n:
         return estimate
-    places: list[float | None] = [None] * n
-    for row, value in zip(admitted, estimate.per_example, strict=True):
-        places[row] = value
-    return Estimate(value=estimate.value, ci95=estimate.ci95, reason=estimate.reason, per_example=places)
+
+    def placed(values: Sequence[T] | None, absent: T) -> list[T] | None:
+        if values is None:
+            return None
+        places = [absent] * n
+        for row, value in zip(admitted, values, strict=True):
+            places[row] = value
+        return places
+
+    basis = estimate.basis
+    if basis is not None:
+        basis = replace(basis, rows=placed(basis.rows, None), groups=placed(basis.groups, ""))
+    return replace(estimate, per_example=placed(estimate.per_example, None), basis=basis)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from typing import TYPE_CHECKING, ClassVar
 
-from tasks.base import Estimate, TaskError
+from tasks.base import Basis, Estimate, TaskError
 from tasks.metrics.base import Metric, Pairs, bootstrap_interval, mean_estimate
 from tasks.metrics.claims import Claim, Subject, claims_in, lexicon_sha256
 
@@ -105,7 +105,7 @@ class Unchecked(_FactMetric):
         if pairs.facts.molecules is None:
             return Estimate(value=None, reason=NO_MOLECULES)
         left_out = [float(row is None) for row in checked(pairs)]
-        return Estimate(value=math.fsum(left_out), per_example=left_out)
+        return Estimate(value=math.fsum(left_out), per_example=left_out, basis=Basis("sum"))
 
 
 def checked(pairs: Pairs) -> Sequence[Checked | None]:
@@ -159,4 +159,5 @@ def _ratio(pairs: Pairs, counts: Callable[[Checked], tuple[int, int]], reason: s
         return Estimate(value=None, reason=reason, per_example=per_example)
     part, whole = statistics.sum(axis=0).tolist()
     interval = bootstrap_interval(statistics, lambda sums: sums[:, 0] / sums[:, 1])
-    return Estimate(value=part / whole, ci95=interval, per_example=per_example)
+    basis = Basis("ratio", [row if row is not None and row[1] else None for row in by_row])
+    return Estimate(value=part / whole, ci95=interval, per_example=per_example, basis=basis)

@@ -156,6 +156,15 @@ def derive_all(smiles: str) -> dict[str, Any]:
     return {name: _derive(parsed, name) for name in names}
 
 
+def morgan_bits(smiles: str) -> Any:
+    """The bits that `morgan-bits` compares, as RDKit's object, unguarded.
+
+    Raises:
+        Unreadable: RDKit cannot parse it.
+    """
+    return _derive(molecule(smiles), "morgan-bits")
+
+
 def forget(molecules: list[str] | None = None) -> None:
     """Drops what is known of `molecules`, or of all; for benchmarks."""
     if molecules is None:

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -125,7 +125,7 @@ class _OpsinMetric(Metric):
         if not out_of_time:
             return estimate
         note = f"OPSIN did not come back from {out_of_time} of the names, which count as not parsed"
-        return Estimate(value=estimate.value, ci95=estimate.ci95, reason=note, per_example=estimate.per_example)
+        return replace(estimate, reason=note)
 
     def of_row(self, answer: Any, gold: Any) -> float | None:
         """The row's value from two RDKit molecules, either of which may be None."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tasks.base import Estimate, TaskError
+from tasks.base import Basis, Estimate, TaskError
 from tasks.metrics.base import Metric, Pairs, bootstrap_interval, mean_estimate
-from tasks.metrics.prediction_labels import POSITIVE, Labels, areas, labels_of, number_of
+from tasks.metrics.prediction_labels import POSITIVE, Labels, areas, finite, labels_of, number_of
 from tasks.metrics.resampling import percentile_interval, resamples
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class RocAuc(_OfLabels):
         lost = np.isnan(scores)
         scores[lost] = np.where(truths[lost] == 1, -np.inf, np.inf)
         names, group = _groups(pairs)
+        basis = Basis("roc-auc", list(zip(finite(scores), truths.tolist(), strict=True)), _several(pairs))
 
         order = np.lexsort((scores, truths, group))  # so that the order of rows is without effect on resamples
         truths, scores, group = truths[order], scores[order], group[order]
@@ -81,6 +82,7 @@ class RocAuc(_OfLabels):
             value=math.fsum(area for area in found.tolist() if not math.isnan(area)) / (len(names) - len(lacking)),
             ci95=percentile_interval(np.concatenate(drawn)) if drawn else None,
             reason=f"without {_of_one_class(lacking)}" if lacking else None,
+            basis=basis,
         )
 
 
@@ -104,7 +106,7 @@ class Accuracy(_OfLabels):
             return mean_estimate(right)
         member = np.eye(len(names))[group]
         estimate = _of_sums(np.hstack([member * np.array(right)[:, None], member]), _mean_ratio)
-        return Estimate(value=estimate.value, ci95=estimate.ci95, per_example=right)
+        return replace(estimate, per_example=right, basis=Basis("mean", groups=_several(pairs)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,9 +135,10 @@ class F1(_OfLabels):
             true = np.array([truth == name for truth in labels.truths], dtype=np.float64)[:, None]
             shared.append(member * (2 * said * true))
             sizes.append(member * (said + true))
-        return _of_sums(
+        estimate = _of_sums(
             np.hstack([*shared, *sizes]), _mean_ratio, "the positive label is neither true nor said of any row"
         )
+        return estimate if estimate.value is None else replace(estimate, basis=_counts(labels, pairs))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +156,7 @@ class Mae(Metric):
         scale = _scale(max(read))
         mean = mean_estimate([error / scale for error in read])
         value = None if mean.value is None else mean.value * scale
-        return Estimate(value=value, ci95=_scaled(mean.ci95, scale), per_example=errors)
+        return Estimate(value=value, ci95=_scaled(mean.ci95, scale), per_example=errors, basis=mean.basis)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,10 +175,12 @@ class Rmse(Metric):
             return _unread(pairs)
         scale = _scale(float(np.abs(read).max()))
         squares = (read / scale) ** 2
+        sizes = [None if error is None else abs(error) for error in errors]
         return Estimate(
             value=scale * math.sqrt(math.fsum(squares.tolist()) / len(read)),
             ci95=_scaled(bootstrap_interval(squares[:, None], lambda sums: np.sqrt(sums[:, 0] / len(read))), scale),
-            per_example=[None if error is None else abs(error) for error in errors],
+            per_example=sizes,
+            basis=Basis("rmse", [None if size is None else (size,) for size in sizes]),
         )
 
 
@@ -205,7 +210,11 @@ class R2(Metric):
             share = np.divide(sums[:, 0], total, out=np.full(len(sums), np.nan), where=total > 1e-12 * sums[:, 1])
             return np.asarray(1 - share, dtype=np.float64)
 
-        return _of_sums(statistics, explained, "the errors are too large beside the variance of the gold answers")
+        estimate = _of_sums(statistics, explained, "the errors are too large beside the variance of the gold answers")
+        if estimate.value is None:
+            return estimate
+        both = zip(_golds(pairs), _numbers(pairs), strict=True)
+        return replace(estimate, basis=Basis("r2", [None if said is None else (gold, said) for gold, said in both]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +236,23 @@ def _groups(pairs: Pairs) -> tuple[list[str], Any]:
     names = sorted(set(given))
     place = {name: index for index, name in enumerate(names)}
     return names, np.array([place[name] for name in given], dtype=np.int64)
+
+
+def _several(pairs: Pairs) -> Sequence[str] | None:
+    """The group of each row, where there is more than one."""
+    given = pairs.facts.groups
+    return given if given is not None and len(set(given)) > 1 else None
+
+
+def _counts(labels: Labels, pairs: Pairs) -> Basis:
+    """What F1 counts: of two classes the positive one's hits and misses, else which class is said and which is true."""
+    both = list(zip(labels.truths, labels.answers, strict=True))
+    groups = _several(pairs)
+    if labels.is_binary:
+        cells = ((truth == POSITIVE, answer == POSITIVE) for truth, answer in both)
+        return Basis("f1", [(int(t and a), int(a and not t), int(t and not a)) for t, a in cells], groups)
+    place: dict[str | None, int] = {name: number for number, name in enumerate(labels.names)}
+    return Basis("macro-f1", [(place[truth], place.get(answer, -1)) for truth, answer in both], groups)
 
 
 def _no_ranking(labels: Labels) -> str | None:

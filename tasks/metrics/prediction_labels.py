@@ -135,6 +135,23 @@ def areas(scores: FloatArray, truths: FloatArray, weights: FloatArray) -> FloatA
     return found
 
 
+def finite(scores: FloatArray) -> list[float]:
+    """Scores that rank as these do, without the infinite ones of rows that are ranked wrongly: JSON has none.
+
+    They stand at -1 and 2, beyond all probabilities; of scores that are none, the ranks stand for all.
+    """
+    import numpy as np
+
+    is_known = np.isfinite(scores)
+    known = scores[is_known]
+    below, above = -1.0, 2.0
+    if len(known) < len(scores) and len(known) and not (known.min() >= 0 and known.max() <= 1):
+        distinct = np.unique(known)
+        scores, above = np.where(is_known, np.searchsorted(distinct, scores), scores), float(len(distinct))
+    ranked: list[float] = np.where(is_known, scores, np.where(scores < 0, below, above)).tolist()
+    return ranked
+
+
 def _plain(text: str) -> str:
     """A label without case, blanks around it and marks behind it."""
     return text.strip().strip(".,;:!\"'` ").casefold()

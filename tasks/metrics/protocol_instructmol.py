@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from tasks.base import AnswerKind, Estimate
+from tasks.base import AnswerKind, Basis, Estimate
 from tasks.metrics.base import Metric, Pairs, Protocol, bootstrap_interval
 from tasks.metrics.prediction import Mae, RocAuc
 from tasks.metrics.protocol_common import (
@@ -139,7 +139,8 @@ class HardRocAuc(RocAuc):
             return areas
 
         value = float(area(cells.sum(axis=0, keepdims=True))[0])
-        return Estimate(value=value, ci95=bootstrap_interval(cells, area))
+        basis = Basis("roc-auc", list(zip(map(float, answers), map(float, gold), strict=True)))
+        return Estimate(value=value, ci95=bootstrap_interval(cells, area), basis=basis)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from tasks.base import AnswerKind, Estimate
+from tasks.base import AnswerKind, Basis, Estimate
 from tasks.metrics.base import Metric, Pairs, Protocol, bootstrap_interval, mean_estimate
 from tasks.metrics.molecule import Exact, Levenshtein, Maccs, Morgan, Validity, structures_of
 from tasks.metrics.prediction import F1, Accuracy, Rmse
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     FloatArray = npt.NDArray[np.float64]
 
+# Class of the gold answer and of the answer in each cell of `_confusion`; 1 is yes.
+_GOLD_AND_SAID = ((1, 1), (0, 0), (0, 1), (1, 0))
 _ANSWER = re.compile(r"\b(Yes|No)\b")
 _NUMBER = re.compile(r"-?\d+\.?\d*")  # theirs goes on with `e??\d*?`, which being reluctant never takes anything
 
@@ -131,7 +133,7 @@ class YesNoAccuracy(Accuracy):
         cells = _confusion(pairs)
         interval = bootstrap_interval(cells, lambda sums: sums[:, :2].sum(axis=1) / len(cells))
         right = cells[:, :2].sum(axis=1)
-        return Estimate(value=float(right.mean()), ci95=interval, per_example=right.tolist())
+        return Estimate(value=float(right.mean()), ci95=interval, per_example=right.tolist(), basis=Basis("mean"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +146,8 @@ class YesNoF1(F1):
             return Estimate(value=None, reason=problem)
         cells = _confusion(pairs)
         value = float(_macro_f1(cells.sum(axis=0, keepdims=True))[0])
-        return Estimate(value=value, ci95=bootstrap_interval(cells, _macro_f1))
+        basis = Basis("macro-f1", [_GOLD_AND_SAID[cell] for cell in cells.argmax(axis=1).tolist()])
+        return Estimate(value=value, ci95=bootstrap_interval(cells, _macro_f1), basis=basis)
 
 
 def _problem(pairs: Pairs) -> str | None:

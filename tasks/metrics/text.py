@@ -18,7 +18,7 @@ from importlib.metadata import version as package_version
 from operator import itemgetter
 from typing import TYPE_CHECKING, ClassVar
 
-from tasks.base import Estimate
+from tasks.base import Basis, Estimate
 from tasks.metrics.base import Metric, Pairs, bootstrap_interval, mean_estimate
 from tasks.metrics.wordnet import Lexicon, load_lexicon, locate, missing_reason, wordnet_sha256
 
@@ -228,13 +228,15 @@ def bleu_estimate(counts: IntArray, orders: int) -> Estimate:
     possible = np.maximum(1, predicted[:, None] - np.arange(orders))
     statistics = np.column_stack([counts[:, :orders], possible, predicted, expected])
 
-    def over(sums: FloatArray | IntArray) -> list[float]:
-        return [corpus_bleu(row, orders) for row in sums.tolist()]
+    def over(sums: list[list[float]]) -> list[float]:
+        return [corpus_bleu(row, orders) for row in sums]
 
+    rows = statistics.tolist()
     return Estimate(
-        value=over(statistics.sum(axis=0, keepdims=True))[0],
-        ci95=bootstrap_interval(statistics.astype(np.float64), lambda sums: np.array(over(sums))),
-        per_example=over(statistics),
+        value=over(statistics.sum(axis=0, keepdims=True).tolist())[0],
+        ci95=bootstrap_interval(statistics.astype(np.float64), lambda sums: np.array(over(sums.tolist()))),
+        per_example=over(rows),
+        basis=Basis(f"bleu-{orders}", rows),
     )
 
 
