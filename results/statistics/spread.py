@@ -1,14 +1,17 @@
-"""Means, spreads and intervals. scipy does the mathematics; each function says what it assumes."""
+"""Means, spreads and intervals, over seeds and over examples."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-RESAMPLES = 9999
-SEED = 20
+from results.statistics.resampling import RESAMPLES, SEED
+
+FEWEST_SEEDS = 3
+"""Below this many seeds nothing is said of their spread: of two values it is hardly better than a guess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over examples and its 95% interval; the interval is None below 2 examples."""
+    """A mean and its 95% interval, over `n` examples or seeds; the interval is None where there are too few."""
 
     mean: float
     ci95: tuple[float, float] | None
@@ -39,8 +42,26 @@ def over_seeds(values: Sequence[float]) -> Spread | None:
     """The spread of a metric over runs of one cell, which differ in their seed only. None without values."""
     if not values:
         return None
-    sd = float(np.std(values, ddof=1)) if len(values) >= 3 else None
+    sd = float(np.std(values, ddof=1)) if len(values) >= FEWEST_SEEDS else None
     return Spread(float(np.mean(values)), sd, len(values))
+
+
+def seed_interval(values: Sequence[float]) -> Interval | None:
+    """Mean over seeds and its interval by Student's t, of the mean that infinitely many seeds would have.
+
+    Assumes that seeds are independent draws and that a metric is about normal over seeds, which three values cannot
+    show. The test set is taken as fixed: over other examples `over_examples` speaks. None without values; no interval
+    below 3 of them.
+    """
+    if not values:
+        return None
+    mean = float(np.mean(values))
+    if len(values) < FEWEST_SEEDS:
+        return Interval(mean, None, len(values))
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    return Interval(mean, (mean - half, mean + half), len(values))
 
 
 def mean_over_examples(values: Sequence[float]) -> Interval | None:
