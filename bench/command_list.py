@@ -40,6 +40,7 @@ def list_(
         "searches": partial(_files, "searches"),
         "pretraining": partial(_files, "pretraining"),
         "accelerate": _launches,
+        "published": _published,
     }
     if what is not None and what not in listings:
         raise UserError(f"list {what}: unknown; it is one of {', '.join(listings)}")
@@ -55,6 +56,12 @@ def list_(
             continue
         for row in rows:
             typer.echo(_line(row))
+
+
+def _published() -> list[dict[str, Any]]:
+    from results.published import listing
+
+    return [dict(row) for row in listing()]
 
 
 def _components(components: Registry, kind: str) -> list[dict[str, Any]]:
