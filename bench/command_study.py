@@ -262,8 +262,10 @@ def print_table(names: Mapping[Path, str], protocol: str, split: str = "test", d
         split: that was asked.
         data: the task, where several were asked.
     """
-    from bench.command_tables import show
+    from bench.command_tables import show, telling
     from results.runs import read_runs
     from results.tables import build_table
 
-    show(build_table(read_runs(list(names), names), protocol, split, data))
+    with telling() as tell:
+        table = build_table(read_runs(list(names), names), protocol, split, data, tell=tell)
+    show(table)

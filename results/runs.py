@@ -1,12 +1,22 @@
-"""Reads finished and unfinished runs from their folders."""
+"""Reads finished and unfinished runs: from their folders, or from the packed form in which studies are committed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
+
+import orjson
+import yaml
+
+PACKED_STUDY = "study.json"
+"""The file by which a folder is known as a packed study (`results.packed`)."""
+
+PACKED_RUN = ".json.gz"
+"""How the name of a packed run's file ends."""
 
 
 class ResultsError(ValueError):
@@ -15,18 +25,21 @@ class ResultsError(ValueError):
     is_user_error: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Run:
-    """One run as its folder tells it.
+    """One run as its folder, or its packed file, tells it.
 
     Args:
-        folder: the run directory.
+        folder: the run directory; of a packed run, its file. It names the run, and nothing is read from it directly:
+            `json` and `lines` read what lies in a run, packed or not.
         name: the alias of its cell.
         cell: what runs must share to be averaged.
         seed: its seed, where it is known.
         state: `done`, or where it stands.
         summary: what `result.json` says; empty for a run that is not done.
         error: the class of a failure.
+        message: the failure in one line.
+        packed: of a packed run, what its files hold, by their paths within the run.
     """
 
     folder: Path
@@ -36,29 +49,68 @@ class Run:
     state: str
     summary: Mapping[str, Any]
     error: str | None = None
+    message: str | None = None
+    packed: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def external(self) -> bool:
+        """Whether these are predictions of another system, of which nothing but the answers is known."""
+        return bool(self.summary.get("external", False))
+
+    @cached_property
+    def manifest(self) -> Mapping[str, Any]:
+        """What the run was made from and with; empty where nothing is known."""
+        return self.json("manifest.json") or {}
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The resolved configuration; empty where there is none."""
+        if self.packed is not None:
+            return dict(self.packed.get("config.yaml") or {})
+        file = self.folder / "config.yaml"
+        return read_yaml(file) if file.exists() else {}
+
+    def json(self, path: str) -> dict[str, Any] | None:
+        """A JSON file of the run, such as `scores/<score_id>.json`; None where there is none.
+
+        Raises:
+            ResultsError: the file is not readable as a JSON object.
+        """
+        if self.packed is not None:
+            content = self.packed.get(path)
+            return None if content is None else dict(content)
+        file = self.folder / path
+        return read_json(file) if file.exists() else None
+
+    def lines(self, path: str) -> list[dict[str, Any]]:
+        """The rows of a JSONL file of the run, such as `predictions/<predict_id>.jsonl`; a torn last line is left out.
+
+        Empty where there is no such file: packed runs hold predictions only if that was asked for.
+        """
+        if self.packed is not None:
+            return list(self.packed.get(path) or ())
+        file = self.folder / path
+        # Not `splitlines`, which also splits at separators that JSON may hold unescaped (U+2028 and others).
+        return [_loads(line) for line in file.read_bytes().split(b"\n")[:-1]] if file.exists() else []
 
 
 def read_runs(sources: Sequence[Path], names: Mapping[Path, str] | None = None) -> list[Run]:
-    """All runs in folders of runs, or in run directories themselves, by name and seed; each once.
+    """All runs in folders of runs, run directories, packed studies or packed runs, by name and seed; each once.
 
     Args:
-        sources: folders.
+        sources: folders, or files of packed runs.
         names: aliases of single run directories, where a run is known by another one than it was made under.
 
     Raises:
         ResultsError: a source does not exist, or there is no run in any.
     """
-    folders: dict[Path, Path] = {}
+    found: dict[Path, Run] = {}
     for source in sources:
-        if not source.is_dir():
-            raise ResultsError(f"{source}: no such folder of runs")
-        below = sorted(status.parent for status in source.glob("*/status.json"))
-        found = [source] if (source / "status.json").exists() else below
-        folders |= {folder.resolve(): folder for folder in found if folder.resolve() not in folders}
-    if not folders:
+        for run in _runs_in(source, names or {}):
+            found.setdefault(run.folder.resolve(), run)
+    if not found:
         raise ResultsError(f"{', '.join(map(str, sources))}: holds no run; `molgraft run` makes one")
-    runs = [_read(folder, (names or {}).get(folder)) for folder in folders.values()]
-    return sorted(runs, key=lambda run: (run.name, run.seed if run.seed is not None else -1))
+    return sorted(found.values(), key=lambda run: (run.name, run.seed if run.seed is not None else -1))
 
 
 def evaluations_of(run: Run, split: str) -> list[Mapping[str, Any]]:
@@ -74,52 +126,121 @@ def evaluations_of(run: Run, split: str) -> list[Mapping[str, Any]]:
 
 def score_of(entry: Mapping[str, Any], protocol: str) -> Mapping[str, Any] | None:
     """An evaluation's scores under a protocol, named with or without its version."""
-    for score in entry["scores"]:
-        if protocol in (score["protocol"], score["protocol"].partition("@")[0]):
-            found: Mapping[str, Any] = score
-            return found
-    return None
+    return next(_by_protocol(entry.get("scores", ()), protocol), None)
+
+
+def decontaminated_of(entry: Mapping[str, Any], protocol: str) -> list[Mapping[str, Any]]:
+    """An evaluation's scores under a protocol on fewer examples; `without` says which training data they are not of."""
+    return list(_by_protocol(entry.get("decontaminated", ()), protocol))
 
 
 def reliance_gains(run: Run, entry: Mapping[str, Any]) -> dict[str, float]:
     """Per example, how much likelier the gold answer is with its own graph, in nats per token."""
-    identity = entry["reliance"].get("reliance_id")
-    if identity is None:
-        return {}
-    rows = _json_lines(run.folder / "reliance" / f"{identity}.jsonl")
-    return {row["example_id"]: (row["real"] - row["swapped"]) / row["tokens"] for row in rows if row["counts"]}
+    identity = entry.get("reliance", {}).get("reliance_id")
+    rows = run.lines(f"reliance/{identity}.jsonl") if identity is not None else []
+    return {row["example_id"]: _gain(row) for row in rows if row["counts"]}
 
 
-def _read(folder: Path, alias: str | None) -> Run:
+def loss_of(summary: Mapping[str, Any]) -> float | None:
+    """Validation loss of the weights that a run hands on, nats per token; None where it trained nothing."""
+    stages = summary.get("stages") or ()
+    value = stages[-1]["validation"].get(str(stages[-1]["kept_step"])) if stages else None
+    return None if value is None else float(value)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ResultsError: the file cannot be read as one.
+    """
     try:
-        status = _json(folder / "status.json")
-    except ResultsError:  # torn by a full disk or a power cut; the next session of the run writes it anew
-        status = {}
-    result, manifest = folder / "result.json", folder / "manifest.json"
-    summary = _json(result) if result.exists() else {}
-    made_from = _json(manifest) if manifest.exists() else {}
-    name, _, rest = folder.name.rpartition("-s")
-    return Run(
-        folder=folder,
-        name=alias or summary.get("name") or name,
-        cell=str(made_from.get("cell_id", folder.name)),
-        seed=summary.get("seed", int(rest.partition("-")[0]) if rest.partition("-")[0].isdigit() else None),
-        state=status.get("state", "interrupted"),
-        summary=summary,
-        error=status.get("error"),
-    )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        loaded = _loads(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise ResultsError(f"{path}: not readable as JSON: {error}") from None
     if not isinstance(loaded, dict):
         raise ResultsError(f"{path}: holds no JSON object")
     return loaded
 
 
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping.
+
+    Raises:
+        ResultsError: the file cannot be read as one.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, eight times as fast, where it was built in
+    try:
+        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ResultsError(f"{path}: not readable as YAML: {error}") from None
+    if not isinstance(loaded, dict):
+        raise ResultsError(f"{path}: holds no YAML mapping")
+    return loaded
+
+
+def _runs_in(source: Path, names: Mapping[Path, str]) -> list[Run]:
+    if source.is_file() and source.name.endswith(PACKED_RUN):
+        from results.packed import read_packed_run
+
+        return [read_packed_run(source)]
+    if not source.is_dir():
+        raise ResultsError(f"{source}: no such folder of runs")
+    if (source / PACKED_STUDY).exists():
+        from results.packed import read_packed
+
+        return read_packed(source)
+    if (source / "status.json").exists():
+        folders = [source]
+    else:
+        folders = sorted(status.parent for status in source.glob("*/status.json"))
+    return [read_run(folder, names.get(folder.resolve(), names.get(folder))) for folder in folders]
+
+
+def read_run(folder: Path, alias: str | None = None) -> Run:
+    """The run in a run directory.
+
+    Args:
+        folder: the directory.
+        alias: of its cell, where it is known by another one than it was made under.
+
+    Raises:
+        ResultsError: its result cannot be read.
+    """
+    try:
+        status = read_json(folder / "status.json")
+    except ResultsError:  # torn by a full disk or a power cut; the next session of the run writes it anew
+        status = {}
+    result, manifest = folder / "result.json", folder / "manifest.json"
+    summary = read_json(result) if result.exists() else {}
+    cell = summary.get("cell_id")
+    if cell is None and manifest.exists():
+        cell = read_json(manifest).get("cell_id")
+    name, _, rest = folder.name.rpartition("-s")
+    seed = rest.partition("-")[0]
+    return Run(
+        folder=folder,
+        name=alias or summary.get("name") or name or folder.name,
+        cell=str(cell if cell is not None else folder.name),
+        seed=summary.get("seed", int(seed) if seed.isdigit() else None),
+        state=status.get("state", "interrupted"),
+        summary=summary,
+        error=status.get("error"),
+        message=status.get("message"),
+    )
+
+
+def _by_protocol(scores: Sequence[Mapping[str, Any]], protocol: str) -> Iterator[Mapping[str, Any]]:
+    return (score for score in scores if protocol in (score["protocol"], score["protocol"].partition("@")[0]))
+
+
+def _gain(row: Mapping[str, Any]) -> float:
+    # Packed runs keep the gain itself, which would be lost in the rounding of two log-likelihoods.
+    return float(row["gain"] if "gain" in row else (row["real"] - row["swapped"]) / row["tokens"])
+
+
+def _loads(text: bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)  # knows NaN and Infinity, which Python writes and JSON has not

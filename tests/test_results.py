@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -210,7 +211,7 @@ def test_what_is_undefined_is_na_with_its_reason(tmp_path: Path) -> None:
     header, body = cells_of(table)
     shown = {row[0]: dict(zip(header, row, strict=True)) for row in body}
     assert (shown["a"]["meteor"], shown["b"]["meteor"]) == ("n/a", "0.250")
-    assert shown["a"]["reliance"] == "n/a"
+    assert "reliance" not in header  # which no run has
     assert "meteor is n/a: WordNet is missing." in " ".join(table.notes)
 
 
@@ -226,7 +227,7 @@ def test_runs_that_are_not_done_are_shown(tmp_path: Path) -> None:
     header, body = cells_of(table_of(tmp_path))
     shown = {row[0]: dict(zip(header, row, strict=True)) for row in body}
     assert set(shown) == {"a", "lost", "begun"}
-    assert shown["lost"]["seeds"] == "0, 1 nan"
+    assert shown["lost"]["seeds"] == "0, 1 failed (nan)"
     assert shown["begun"]["seeds"] == "0, 1 running"
     assert shown["lost"]["bleu-2"] == "n/a"
 
@@ -263,8 +264,19 @@ def test_reliance_is_averaged_over_seeds_per_example_and_leaves_out_unequal_pair
     (row,) = table_of(tmp_path).rows
     assert row.reliance.mean == pytest.approx(0.4)
     assert row.reliance.n == 2
-    assert row.reliance.ci95 == (pytest.approx(0.3), pytest.approx(0.5))
-    assert "+0.400 [+0.300, +0.500]" in as_text(table_of(tmp_path), "markdown")
+    assert row.reliance.ci95 is None  # two examples: an interval would say more than is known
+    assert "+0.400 (n 2)" in as_text(table_of(tmp_path), "markdown")
+
+
+def test_reliance_has_an_interval_from_ten_examples_on(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", 0, {"bleu-2": 0.5}, gains={f"x{i}": (0.2 + 0.2 * (i % 2), True) for i in range(9)})
+    assert table_of(tmp_path).rows[0].reliance.ci95 is None
+    write_run(tmp_path, "b", 0, {"bleu-2": 0.5}, gains={f"x{i}": (0.2 + 0.2 * (i % 2), True) for i in range(10)})
+    low, high = table_of(tmp_path).rows[1].reliance.ci95
+    assert 0.2 <= low < 0.3 < high <= 0.4
+    text = as_text(table_of(tmp_path), "markdown")
+    assert re.search(r"\+0\.300 \[\+0\.2\d+, \+0\.3\d+\] \(n 10\)", text)
+    assert "no interval below 10" in text
 
 
 def test_one_table_has_one_protocol_and_one_split(tmp_path: Path) -> None:
@@ -286,31 +298,34 @@ def test_forms_of_a_table(tmp_path: Path) -> None:
         write_run(tmp_path, "50%_of|a&b#{x}", seed, {"bleu-2": 0.5 + seed / 10, "meteor": None}, cell="c")
     table = table_of(tmp_path)
     markdown = as_text(table, "markdown").splitlines()
-    assert markdown[0].startswith("| cell")
-    assert set(markdown[1]) == {"|", "-"}
-    assert len({line.replace("\\|", "").count("|") for line in markdown[:3]}) == 1
-    assert markdown[-1].startswith("caption on bundled, test split, protocol strict@1.")
+    assert markdown[0].startswith("caption on bundled, test split, protocol strict@1, 40 examples.")
+    assert markdown[2].startswith("| cell")
+    assert set(markdown[3]) == {"|", "-", ":"}
+    assert len({line.replace("\\|", "").count("|") for line in markdown[2:5]}) == 1
+    assert markdown[-1].startswith("- ")
 
     latex = as_text(table, "latex")
-    assert r"50\%\_of|a\&b\#\{x\}" in latex
+    assert r"50\%\_of\textbar{}a\&b\#\{x\}" in latex
     assert r"0.600 $\pm$ 0.100" in latex
     for line in latex.splitlines():
         if line.endswith(r"\\"):
             assert line.replace(r"\&", "").count("&") == len(cells_of(table)[0]) - 1
-    assert latex.count(r"\begin{") == latex.count(r"\end{") == 2
+    for kind in ("table", "tabular", "minipage"):
+        assert latex.count(rf"\begin{{{kind}}}") == latex.count(rf"\end{{{kind}}}") == 1
 
     data = json.loads(as_text(table, "json"))
     assert data["protocol"] == "strict@1"
-    (row,) = data["rows"]
+    ((row,),) = (part["rows"] for part in data["parts"])
     assert row["name"] == "50%_of|a&b#{x}"
-    assert row["metrics"]["bleu-2"] == {"mean": pytest.approx(0.6), "sd": pytest.approx(0.1), "n": 3}
+    found = row["metrics"]["bleu-2"]
+    assert (found["mean"], found["sd"], found["n"]) == (pytest.approx(0.6), pytest.approx(0.1), 3)
     assert row["seeds"] == [0, 1, 2]
 
 
 def test_backslashes_and_signs_survive_latex(tmp_path: Path) -> None:
     write_run(tmp_path, r"a\b^c~d$e", 0, {"bleu-2": 0.5}, cell="c")
     latex = as_text(table_of(tmp_path), "latex")
-    assert r"a\textbackslash b\textasciicircum c\textasciitilde d\$e" in latex
+    assert r"a\textbackslash{}b\textasciicircum{}c\textasciitilde{}d\$e" in latex
 
 
 # A real run
@@ -330,10 +345,12 @@ def test_a_real_run_becomes_a_table(
     output = tmp_path / "table.json"
     assert _status(["tables", str(runs), "--format", "json", "-o", str(output)]) == 0
     table = json.loads(output.read_text())
-    (row,) = table["rows"]
+    ((row,),) = (part["rows"] for part in table["parts"])
     assert row["name"] == "demo"
     assert row["seeds"] == [0, 1]
-    assert row["metrics"]["rouge-l"] == {"mean": pytest.approx(statistics.mean(values)), "sd": None, "n": 2}
+    found = row["metrics"]["rouge-l"]
+    assert (found["mean"], found["sd"], found["n"]) == (pytest.approx(statistics.mean(values)), None, 2)
+    assert found["ci95"][0] <= found["mean"] <= found["ci95"][1]
     losses = [result["stages"][-1]["validation"]["6"] for result in results]
     assert row["loss"]["mean"] == pytest.approx(statistics.mean(losses))
     assert row["trained"] == results[0]["parameters"]["trained_sum"]
@@ -343,7 +360,8 @@ def test_a_real_run_becomes_a_table(
     assert row["reliance"]["mean"] == pytest.approx(statistics.mean(gain["value"] for gain in gained))
     capsys.readouterr()
     assert _status(["tables", str(runs)]) == 0
-    assert "caption on bundled, test split, protocol strict@1. LIMITED" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "caption on bundled, test split, protocol strict@1, 12 examples (LIMITED: a subset of the split)." in shown
 
 
 def test_another_way_of_asking_the_same_runs_has_a_row_of_its_own(tmp_path: Path) -> None:
@@ -364,6 +382,9 @@ def test_another_way_of_asking_the_same_runs_has_a_row_of_its_own(tmp_path: Path
 def test_seeds_that_were_asked_other_examples_are_not_averaged(tmp_path: Path) -> None:
     write_run(tmp_path, "a", 0, {"bleu-2": 0.5}, cell="one")
     write_run(tmp_path, "a", 1, {"bleu-2": 0.1}, cell="one", limited=True)
-    rows = table_of(tmp_path).rows
-    assert [len(row.seeds) for row in rows] == [1, 1]
-    assert len({row.name for row in rows}) == 2
+    table = table_of(tmp_path)
+    assert [(part.n, part.limited, [row.seeds for row in part.rows]) for part in table.parts] == [
+        (40, False, [(0,)]),
+        (7, True, [(1,)]),
+    ]
+    assert "Numbers compare within a part only" in " ".join(table.notes)
