@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_type_hints
 
 import typer
 
+from bench import command_options as options
+
 if TYPE_CHECKING:
     from tasks.audit_keys import Level
     from tasks.base import AnswerKind, ScoreTable
@@ -20,7 +22,14 @@ def score(
     file: Annotated[
         Path, typer.Argument(help="TSV, CSV or JSONL file with predictions, which may be gzipped; or a run directory.")
     ],
-    protocol: Annotated[str, typer.Option(help="Names of protocols, separated by commas.", metavar="NAME[,NAME...]")],
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="Names of protocols, separated by commas; for a run directory, those that it was scored under before "
+            "unless told otherwise.",
+            metavar="NAME[,NAME...]",
+        ),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(help="What a file's answers are: caption, molecule, classification or regression."),
@@ -59,12 +68,31 @@ def score(
             help="Write each row's values, and why it is invalid where it is, to this CSV file.", metavar="CSV"
         ),
     ] = None,
+    enter: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep the file's predictions among the runs, as those of another system of this name, so that "
+            "leaderboards and tables show them.",
+            metavar="NAME",
+        ),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(help="With --enter: a run that was asked the same examples, beside which the system is ranked."),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="With --enter: the data set that was asked.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="With --enter: which part of it; test unless told otherwise.")
+    ] = None,
+    runs: options.Runs = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, or a list for several.")] = False,
 ) -> None:
     """Score predictions under named metric protocols.
 
     Without --reference, the gold answers stand in the same file. Columns with usual names (output, prediction; ground
-    truth, reference, ...) need not be named. A run directory holds all that is needed; new scores are noted in it.
+    truth, reference, ...) need not be named. A run directory holds all that is needed; new scores are noted in it, and
+    what a run of an older version lacks for paired tests and reports is added.
+    With --enter and --like or --data, gold answers may be those of the examples: --join then names the column of ids.
     """
     from rich.console import Console
 
@@ -72,8 +100,14 @@ def score(
     from tasks.scoring import pair, rows_csv, timed_scores, to_json
     from tasks.table_files import read_table
 
-    protocols = _protocols(protocol, settings or [])
+    if protocol is None and (settings or without or not file.is_dir()):
+        raise TaskError("--protocol: which one? Only a run is scored without naming one: as it was before")
+    protocols = [] if protocol is None else _protocols(protocol, settings or [])
+    if enter is None and (like, data, split) != (None, None, None):
+        raise TaskError("--like, --data and --split say what a system was asked that is entered; give --enter NAME")
     if file.is_dir():
+        if enter is not None:
+            raise TaskError(f"--enter: {file} is a folder; a file of predictions is entered")
         if rows is not None:
             raise TaskError("--rows: a run keeps each row's values already, in its folder scores/")
         _score_run(file, protocols, without or [], by, as_json)
@@ -82,6 +116,21 @@ def score(
         raise TaskError("--task: a file does not say what its answers are; give caption, molecule, ...")
     kind = _answer_kind(task)
     progress = Console(stderr=True)
+    if enter is not None:
+        from bench.external import Asked, enter_file
+        from bench.run_store import read_json
+
+        if without or rows is not None:
+            raise TaskError(
+                "--enter: goes without --without and --rows; `molgraft score RUN` takes the entry afterwards"
+            )
+        columns = (prediction_column, reference_column, molecule_column, probability_column, group_column)
+        asked = Asked(like=like, data=data, split=split, reference=reference, join=join, columns=columns)
+        with progress.status(f"entering {enter}"):
+            folder = enter_file(file, enter, kind, protocols, asked, runs)
+        _show_entries(read_json(folder / "result.json")["evaluations"], protocols, "scores", as_json)
+        progress.print(f"entered as {folder}", markup=False, highlight=False, soft_wrap=True)
+        return
     with progress.status("reading") as status:
         pairing = pair(
             read_table(file),
@@ -148,21 +197,26 @@ def _in_words(description: Mapping[str, Any]) -> str:
 
 
 def _score_run(folder: Path, protocols: Sequence[Protocol], without: Sequence[str], by: str, as_json: bool) -> None:
-    """Scores a run's stored predictions, and prints what it now holds."""
-    import json
-
+    """Scores a run's stored predictions, and prints what it now holds; without protocols as it was scored before."""
     from bench.scores import Without, rescore
 
-    entries = rescore(folder, protocols, Without(tuple(without), _level(by)) if without else None)
+    entries = rescore(folder, protocols or None, Without(tuple(without), _level(by)) if without else None)
+    _show_entries(entries, protocols, "decontaminated" if without else "scores", as_json)
+
+
+def _show_entries(entries: Sequence[Mapping[str, Any]], protocols: Sequence[Protocol], key: str, as_json: bool) -> None:
+    """Prints what a run's evaluations came to under protocols."""
+    import json
+
     if as_json:
         typer.echo(json.dumps(entries, ensure_ascii=False))
         return
     names = {f"{protocol.name}@{protocol.version}" for protocol in protocols}
     for entry in entries:
         typer.echo(f"{entry['task']} on {entry['data']} {entry['split']}, n = {entry['n']:,}")
-        for score in entry["decontaminated" if without else "scores"]:
-            if score["protocol"] in names:
-                if without:
+        for score in entry[key]:
+            if not names or score["protocol"] in names:
+                if "without" in score:
                     typer.echo(f"  {_in_words(score['without'])}")
                 values = (
                     f"{k} {'n/a' if m['value'] is None else format(m['value'], '.4f')}"

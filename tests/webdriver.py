@@ -82,6 +82,16 @@ class Browser:
     def click(self, selector: str) -> None:
         self._call("POST", f"{self._session}/element/{self._element(selector)}/click", {})
 
+    def act(self, actions: list[dict[str, Any]]) -> None:
+        """Keys and pointers as a person moves them, in the terms of the WebDriver protocol."""
+        self._call("POST", f"{self._session}/actions", {"actions": actions})
+
+    def resize(self, width: int, height: int) -> None:
+        """The size of the page's view in CSS pixels, which may be narrower than a window can be."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        command = {"cmd": "Emulation.setDeviceMetricsOverride", "params": size}
+        self._call("POST", f"{self._session}/goog/cdp/execute", command)
+
     def screenshot(self, file: Path) -> None:
         file.write_bytes(base64.b64decode(self._call("GET", f"{self._session}/screenshot")))
 
