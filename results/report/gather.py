@@ -1,0 +1,186 @@
+"""What a report shows, read from stored runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from results.metrics import direction_of
+from results.packed import StudyOnFile, read_study
+from results.report import figures, recipe
+from results.report.content import Part, Report, Unfinished
+from results.report.parts import build_part
+from results.report.provenance import origins
+from results.runs import PACKED_RUN, PACKED_STUDY, ResultsError, Run, read_runs
+from results.tables.request import TableRequest
+from results.tables.studies import default_requests
+
+Tracked = Callable[[Sequence[Any], str], Iterable[Any]]
+"""Shows how far a loop over some items is; told what it is about."""
+
+_SPLITS = {"test": 0, "validation": 1, "train": 2}
+
+
+def read_source(source: str | Path, runs: Path = Path("runs")) -> StudyOnFile:
+    """A study by its name, a packed one by its folder; or runs that no study holds together, as if one did.
+
+    Args:
+        source: name of a study, folder of a packed one, folder of runs, run directory, or file of a packed run.
+        runs: where a study of that name was run.
+
+    Raises:
+        ResultsError: there is neither.
+    """
+    path = Path(source)
+    is_name = path.name == str(source) and (runs / ".studies" / path.name / "plan.json").exists()
+    is_loose = path.is_dir() or path.name.endswith(PACKED_RUN)
+    if is_name or not is_loose or (path / PACKED_STUDY).exists():
+        return read_study(source, runs)
+    found = read_runs([path])
+    cells = tuple(dict.fromkeys(run.name for run in found))
+    name = found[0].name if len(found) == 1 else path.resolve().name
+    return StudyOnFile(name, "", (), tuple(found), cells, (), {})
+
+
+def build_report(
+    study: StudyOnFile,
+    *,
+    metric: str | None = None,
+    compare_to: str | None = None,
+    per_list: int | None = None,
+    tracked: Tracked = lambda items, _: items,
+) -> Report:
+    """A report of a study.
+
+    Args:
+        study: with its runs.
+        metric: that decides; None for the first of each table.
+        compare_to: the cell that all others are compared with; None for the one that the study names, or the best.
+        per_list: examples of each list of each cell; None for the default.
+        tracked: for progress bars.
+
+    Raises:
+        ResultsError: the study has no such metric or cell, or a file cannot be read.
+    """
+    if compare_to is not None and compare_to not in study.cells:
+        raise ResultsError(f"{compare_to}: no cell of {study.name}; there are {', '.join(study.cells)}")
+    requests = requests_of(study)
+    share = 1 / max(1, len(requests))
+    parts: list[Part] = []
+    for request in tracked(requests, "tables, tests and plots"):
+        wanted = request if compare_to is None else replace(request, reference=compare_to)
+        parts.append(build_part(study, wanted, metric=metric, per_list=per_list, share=share))
+    if metric is not None and requests and all(part.metric != metric for part in parts):
+        raise ResultsError(f"--metric {metric}: no table has it; there are {', '.join(dict.fromkeys(_metrics(study)))}")
+    configs = _configs(study)
+    done = [run for run in study.runs if run.state == "done"]
+    scores = [score for run in done for entry in run.summary["evaluations"] for score in entry.get("scores", ())]
+    ranks = figures.of_ranks([_larger_is_better(part) for part in parts], list(study.cells))
+    return Report(
+        study=study.name,
+        question=" ".join(study.question.split()),
+        parts=tuple(parts),
+        cells=study.cells,
+        runs=(len(study.runs) + len(study.missing), len(done)),
+        unfinished=tuple(_unfinished(study)),
+        differences=tuple(recipe.differences(configs)),
+        common=recipe.as_yaml(recipe.settings_in_common(configs)) if configs else "",
+        configs={cell: recipe.as_yaml(config) for cell, config in configs.items()},
+        prompts=tuple(_prompts(study.runs)),
+        origins=tuple(origins(study.runs, scores)),
+        identities=tuple(_identities(study)),
+        commands=tuple(_commands(study)),
+        about=_about(study.about),
+        ranks=ranks,
+    )
+
+
+def requests_of(study: StudyOnFile) -> list[TableRequest]:
+    """The tables that a study wants; where it wants none, one for each way of asking, answers on test first."""
+    if study.requests:
+        return list(study.requests)
+    found = sorted(default_requests(study.runs), key=lambda request: _SPLITS.get(request.split, len(_SPLITS)))
+    # One protocol gives the answer; where nobody has chosen, it is the one that counts every fault.
+    return [replace(r, protocols=tuple(sorted(r.protocols, key=lambda name: name != "strict"))) for r in found]
+
+
+def _larger_is_better(part: Part) -> dict[str, float]:
+    sign = -1 if direction_of(part.metric) == "smaller" else 1
+    return {standing.cell: sign * standing.value for standing in part.standings}
+
+
+def _metrics(study: StudyOnFile) -> Iterator[str]:
+    for run in study.runs:
+        for entry in run.summary.get("evaluations", ()):
+            for score in entry.get("scores", ()):
+                yield from score["metrics"]
+
+
+def _configs(study: StudyOnFile) -> dict[str, Mapping[str, Any]]:
+    """The configuration of each cell, by its alias, without what tells its runs apart."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for run in study.runs:
+        if run.config and run.name not in found:
+            found[run.name] = {**run.config, "name": run.name}
+    return found
+
+
+def _unfinished(study: StudyOnFile) -> Iterator[Unfinished]:
+    for run in study.runs:
+        if run.state != "done":
+            state = f"{run.state} ({run.error})" if run.error else run.state
+            yield Unfinished(run.name, run.seed, state, run.message or "")
+    for cell, seed in study.missing:
+        yield Unfinished(cell, seed, "not begun", "")
+
+
+def _prompts(runs: Sequence[Run]) -> Iterator[Mapping[str, Any]]:
+    """Of each task the first training example that any run shows."""
+    told = set()
+    for run in runs:
+        for prompt in run.manifest.get("prompts", ()):
+            if prompt.get("task") not in told:
+                told.add(prompt.get("task"))
+                yield prompt
+
+
+def _identities(study: StudyOnFile) -> Iterator[tuple[str, ...]]:
+    for run in study.runs:
+        identity = run.summary.get("train_id") or run.manifest.get("train_id") or run.folder.name.rpartition("-")[2]
+        yield (
+            run.name,
+            recipe.ABSENT if run.seed is None else str(run.seed),
+            str(identity).removesuffix(PACKED_RUN),
+            run.state,
+        )
+    for cell, seed in study.missing:
+        yield cell, str(seed), recipe.ABSENT, "not begun"
+
+
+def _commands(study: StudyOnFile) -> Iterator[str]:
+    sessions = [session for run in study.runs for session in run.manifest.get("sessions", ())]
+    commits = dict.fromkeys((session.get("git") or {}).get("commit") for session in sessions)
+    known = [commit for commit in commits if commit]
+    if len(known) == 1:
+        yield f"git checkout {known[0]}"
+    elif known:
+        yield f"git checkout {known[0]}   # or {' or '.join(known[1:])}: runs were made with several"
+    yield "pip install -c constraints.txt -e ."
+    is_study = bool(study.about or study.question)
+    if is_study:
+        chosen = "".join(f" --{key} {study.about[key]}" for key in ("scale", "fidelity") if study.about.get(key))
+        yield f"molgraft study {study.name}{chosen}   # its name, or the file that describes it"
+        yield f"molgraft report {study.name}"
+    else:
+        yield "molgraft run CONFIG.yaml --seed SEED   # with a configuration from above, for each of its seeds"
+        yield "molgraft report runs"
+
+
+def _about(about: Mapping[str, Any]) -> dict[str, str]:
+    found = {key: str(about[key]) for key in ("scale", "fidelity") if about.get(key)}
+    select = about.get("select")
+    if isinstance(select, Mapping) and select.get("metric"):
+        found["a cell is selected by"] = "validation loss" if select["metric"] == "loss" else str(select["metric"])
+    return found
