@@ -13,14 +13,18 @@ import typer
 
 from bench import (
     command_ask,
+    command_compare,
     command_data,
     command_doctor,
     command_encode,
     command_export,
+    command_leaderboard,
     command_list,
     command_predict,
     command_pretrain_encoder,
     command_probe,
+    command_report,
+    command_reproduce,
     command_run,
     command_score,
     command_search,
@@ -48,6 +52,8 @@ app.command("ask")(command_ask.ask)
 app.command("probe")(command_probe.probe)
 app.command("check")(command_run.check)
 app.command("study")(command_study.study)
+app.command("reproduce")(command_reproduce.reproduce)
+app.command("reproduce")(command_reproduce.reproduce)
 app.command("search")(command_search.search)
 app.command("sync")(command_sync.sync)
 app.command("pretrain-lm")(command_run.pretrain_lm)
@@ -56,6 +62,9 @@ app.command("encode")(command_encode.encode)
 app.command("export")(command_export.export)
 app.command("score")(command_score.score)
 app.command("tables")(command_tables.tables)
+app.command("compare")(command_compare.compare)
+app.command("leaderboard")(command_leaderboard.leaderboard)
+app.command("report")(command_report.report)
 app.command("list")(command_list.list_)
 app.add_typer(command_data.app, name="data")
 app.command("doctor")(command_doctor.doctor)

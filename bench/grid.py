@@ -6,6 +6,7 @@ A factor is a path of the configuration with a value under each alias, or a free
       encoder: {gin: {name: gin, layers: 3}, tokens: smiles}  # a path: alias -> value
       stages.tune.optimiser.lr: [1e-3, 3e-3]  # a path: plain values, which are their own aliases
       scale: [smoke, small]  # a choice of the preset: scale, fidelity, switches.NAME
+      without: {both: [], tune-only: [align]}  # stages that are left out
       budget:  # a free name: alias -> paths and values
         settings:
           short: {stages.align.steps: 50, stages.tune.steps: 50}
@@ -30,6 +31,9 @@ from bench.errors import ConfigError
 SETTINGS = "settings"
 """Below it stand the levels of a factor of a free name; so no level may be called that."""
 
+WITHOUT = "without"
+"""Names of stages that a cell leaves out. They go last, so that settings of such a stage may stand for all cells."""
+
 _CHOICES = ("scale", "fidelity")
 _SWITCHES = "switches"
 _NO_FACTORS = {
@@ -39,7 +43,7 @@ _NO_FACTORS = {
 }
 
 Settings = Mapping[str, Any]
-"""Values by dotted path; `scale`, `fidelity` and `switches.NAME` beside the paths of a run's configuration."""
+"""Values by dotted path; `scale`, `fidelity`, `switches.NAME` and `without` beside paths of a run's configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,11 @@ class GridCell:
         chosen: dict[str, Any] = {name: self.settings[name] for name in _CHOICES if name in self.settings}
         switches = {path.partition(".")[2]: v for path, v in self.settings.items() if path.startswith(f"{_SWITCHES}.")}
         return {**chosen, **({_SWITCHES: switches} if switches else {})}
+
+    @property
+    def without(self) -> object:
+        """The stages that it leaves out, as written."""
+        return self.settings.get(WITHOUT, ())
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -210,15 +219,15 @@ def _check_path(name: object, path: str, is_factor: bool = False) -> None:
     if first in _NO_FACTORS:
         raise ConfigError(path, f"is no factor: {_NO_FACTORS[first]}")
     known = [field.name for field in fields(RunConfig) if field.name not in _NO_FACTORS]
-    if first in known or (first in _CHOICES and not rest) or (first == _SWITCHES and rest):
+    if first in known or (first in (*_CHOICES, WITHOUT) and not rest) or (first == _SWITCHES and rest):
         return
-    near = difflib.get_close_matches(first, [*known, *_CHOICES, f"{_SWITCHES}.NAME"], n=1)
+    near = difflib.get_close_matches(first, [*known, *_CHOICES, WITHOUT, f"{_SWITCHES}.NAME"], n=1)
     suggestion = f" Did you mean {'.'.join([near[0], *([rest] if rest else [])])}?" if near else ""
     free = f" A factor of a free name has its levels below `{SETTINGS}`." if is_factor else ""
     raise ConfigError(
         path,
         f"leads nowhere: a run has no setting {first!r}.{suggestion} There are: {', '.join(known)}; and of the preset "
-        f"{', '.join(_CHOICES)} and {_SWITCHES}.NAME.{free}",
+        f"{', '.join(_CHOICES)} and {_SWITCHES}.NAME; {WITHOUT} names stages to leave out.{free}",
     )
 
 
@@ -258,4 +267,4 @@ def _near(name: object, known: Mapping[str, Any]) -> str:
 
 
 def _is_choice(path: str) -> bool:
-    return path in _CHOICES or path.startswith(f"{_SWITCHES}.")
+    return path in (*_CHOICES, WITHOUT) or path.startswith(f"{_SWITCHES}.")

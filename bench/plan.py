@@ -22,6 +22,8 @@ from bench.run_store import RunDirectory, read_json, write_json
 from bench.runtime import Runtime
 from bench.selection import Selection
 from bench.study import Study
+from results.runs import ResultsError
+from results.tables.request import TableRequest
 from tasks.data import Catalogue
 
 PLAN_FILE = "plan.json"
@@ -67,6 +69,8 @@ class Plan:
         select: the rule by which one cell is chosen in the end.
         work: what there is to compute, by cell; for estimates.
         question: what the study asks, in words.
+        tables: what is shown of it in the end.
+        scale, fidelity: those of the preset that are in force; empty for a preset that has none.
     """
 
     study: str
@@ -74,6 +78,9 @@ class Plan:
     select: Selection = field(default_factory=Selection)
     work: Mapping[str, Work] = field(default_factory=dict)
     question: str = ""
+    tables: tuple[TableRequest, ...] = ()
+    scale: str = ""
+    fidelity: str = ""
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -99,8 +106,9 @@ class Plan:
             for run in self.runs
         ]
         work = {cell: to_mapping(described) for cell, described in self.work.items()}
-        select = to_mapping(self.select)
-        write_json(file, {"study": self.study, "question": self.question, "select": select, "work": work, "runs": runs})
+        about = {"study": self.study, "question": self.question, "scale": self.scale, "fidelity": self.fidelity}
+        tables = [table.to_mapping() for table in self.tables]
+        write_json(file, {**about, "select": to_mapping(self.select), "tables": tables, "work": work, "runs": runs})
         return file
 
     @classmethod
@@ -118,8 +126,12 @@ class Plan:
                 build(Selection, written["select"], components, "select"),
                 {cell: build(Work, row, components, f"work.{cell}") for cell, row in written.get("work", {}).items()},
                 str(written.get("question", "")),
+                # A plan of an older version has none of these.
+                tuple(TableRequest.from_mapping(table) for table in written.get("tables", ())),
+                str(written.get("scale", "")),
+                str(written.get("fidelity", "")),
             )
-        except (KeyError, TypeError, ConfigError) as error:
+        except (KeyError, TypeError, ConfigError, ResultsError) as error:
             raise UserError(
                 f"{file}: is no plan that this version of molgraft can read ({error}); start the study again, which "
                 "writes it anew"
@@ -185,7 +197,18 @@ def plan_study(
         found = "\n  ".join(f"cell {', '.join(broken)}: {problem}" for problem, broken in problems.items())
         raise UserError(f"study {study.name}: nothing was run, since some cells cannot be:\n  {found}")
     _refuse_same(runs)
-    plan = Plan(study.name, _ordered(runs), study.select, work, study.question)
+    origins = [run.config.origin for run in runs if run.config.origin is not None]
+    fidelities = {origin.fidelity for origin in origins}
+    plan = Plan(
+        study=study.name,
+        runs=_ordered(runs),
+        select=study.select,
+        work=work,
+        question=study.question,
+        tables=study.tables,
+        scale=study.scale or "",
+        fidelity=fidelities.pop() if len(fidelities) == 1 else "",
+    )
     if max_runs is not None:
         from bench.study_states import states_of
 

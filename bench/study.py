@@ -15,7 +15,7 @@ from bench.config import RunConfig
 from bench.config_types import Alias, Mapped
 from bench.errors import ConfigError, UserError
 from bench.experiment import RunResult, run
-from bench.grid import Factor, GridCell, cells_of, check_alias, factors_of
+from bench.grid import WITHOUT, Factor, GridCell, cells_of, check_alias, factors_of
 from bench.identity import content_hash
 from bench.matching import match_parameters, match_tokens
 from bench.model import wire
@@ -24,11 +24,14 @@ from bench.preset import Choices, resolve_mapping
 from bench.registry import Registry, registry
 from bench.run_store import is_disk_error
 from bench.runtime import Runtime
-from bench.selection import Selection, check_selection
+from bench.selection import LOSS, Selection, check_selection
+from bench.study_file import at_scale, of_preset, scale_of
+from bench.study_tables import tables_in_force
 from bench.tracking import mirror_to
+from results.tables.request import TableRequest
 from tasks.data import Catalogue
 
-_CHOICES = ("scale", "fidelity", "switches")
+_CHOICES = ("scale", "fidelity", "switches", WITHOUT)
 _NO_CHOICES = Choices()
 _OF_NO_CELL = {
     "seed": "the runs of a study have the seeds of `seeds`; write --set 'seeds=[0, 1]'",
@@ -51,10 +54,14 @@ class Study:
         settings: of every cell, by dotted path; laid over the preset and its choices, under what a cell sets.
         factors: paths of the configuration, or free names, and the levels of each; every combination is a cell.
         exclude: combinations that are left out; each names aliases of some factors.
-        cells: by alias, what is laid over the preset; a cell may choose for itself, by the names of the three choices.
+        cells: by alias, what is laid over the preset; a cell may choose for itself, by the names of the three choices,
+            and name stages that it leaves out (`without`).
         select: the rule by which one cell is chosen in the end.
         match_params: a cell, or a number: all projectors get as nearly as many parameters, by their declared widths.
         count_match: a cell, or a number: all projectors give as nearly as many tokens to a molecule of median size.
+        tables: what is shown of it in the end; none for a table of everything that is asked.
+
+    What a file lays over these at one scale is in `bench.study_file`.
     """
 
     name: Alias
@@ -71,6 +78,7 @@ class Study:
     select: Selection = field(default_factory=Selection)
     match_params: str | int | None = None
     count_match: str | int | None = None
+    tables: tuple[TableRequest, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.cells and not self.factors:
@@ -100,6 +108,9 @@ def load_study(
         choices: scale, fidelity and switches for every cell, before those of the study, after those of a cell.
         only: aliases of the cells that are wanted, or patterns of them such as `gin-*`; empty for all.
 
+    Returns:
+        The study, with the scale and the tables that are in force, and the configurations by alias.
+
     Raises:
         ConfigError: the study or one of its cells cannot be used; all are built, and the wiring of their parts is
             checked, before any is run.
@@ -107,9 +118,10 @@ def load_study(
     path = find_config(source, folder="studies")
     components = registry()
     own, of_cells = _told_apart(overrides)
-    study = build(Study, _laid_over_study(read_yaml(path), own), components)
-    start = _Start(load_mapping(_beside(study.extends, path)), study.settings, components)
-    chosen = choices.over(Choices(scale=study.scale, fidelity=study.fidelity, switches=study.switches))
+    study, base = _read(path, own, choices, components)
+    start = _Start(base, study.settings, components)
+    chosen = choices.over(Choices(fidelity=study.fidelity, switches=study.switches))
+    chosen = replace(chosen, scale=of_preset(study.scale, base))
     factors = factors_of(study.factors)
     grid = {cell.name: cell for cell in _named_apart(cells_of(factors, study.exclude), study.cells)}
     declared = {alias: _grid_cell(start, cell, of_cells, chosen) for alias, cell in grid.items()}
@@ -124,12 +136,13 @@ def load_study(
     for line in _adjusted(declared, cells):
         (runtime or Runtime()).say(line)
     _refuse_equals(cells)
-    for alias, config in cells.items():
-        try:
-            check_selection(study.select, config)
-        except ConfigError as error:
-            raise ConfigError(error.path, f"{_message(error)} (cell {alias})") from None
-    return study, _wanted(cells, only)
+    _check_selection(study.select, cells)
+    wanted = _wanted(cells, only)
+    known = {*cells, *(cell.name for cell in cells_of(factors))}  # those that are excluded at this scale among them
+    tables, left_out = tables_in_force(study.tables, wanted, known, components)
+    for line in left_out:
+        (runtime or Runtime()).say(line)
+    return replace(study, tables=tables), wanted
 
 
 def run_study(
@@ -169,6 +182,19 @@ def run_study(
     if failures:
         raise UserError(f"{len(failures)} of {total} runs of study {study.name} are not done: {'; '.join(failures)}")
     return [results[alias, seed] for alias in cells for seed in study.seeds]
+
+
+def _read(path: Path, own: Sequence[str], choices: Choices, components: Registry) -> tuple[Study, Mapped]:
+    """The study at the scale that is in force, and the preset that its cells start from."""
+    written = read_yaml(path)
+    laid = _laid_over_study(written, own)
+    if not isinstance(laid.get("extends"), str):
+        build(Study, at_scale(laid, None), components)  # says what is wrong with it
+    base = load_mapping(_beside(laid["extends"], path))
+    scale = scale_of(laid, base, choices.scale)
+    # What is set by hand holds at every scale.
+    mapping = _laid_over_study(at_scale(written, scale), own)
+    return build(Study, {**mapping, **({} if scale is None else {"scale": scale})}, components), base
 
 
 def _told_apart(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -254,6 +280,18 @@ def _refuse_equals(cells: Mapping[str, RunConfig]) -> None:
         seen[same] = alias
 
 
+def _check_selection(rule: Selection, cells: Mapping[str, RunConfig]) -> None:
+    """Stops where no cell could be chosen by the rule; a cell that trains nothing beside others is just not chosen."""
+    trained = [alias for alias, config in cells.items() if config.stages]
+    for alias, config in cells.items():
+        if rule.metric == LOSS and trained and alias not in trained:
+            continue
+        try:
+            check_selection(rule, config)
+        except ConfigError as error:
+            raise ConfigError(error.path, f"{_message(error)} (cell {alias})") from None
+
+
 def _wanted(cells: Mapping[str, RunConfig], only: Sequence[str]) -> Mapping[str, RunConfig]:
     for pattern in only:
         if not any(fnmatchcase(alias, pattern) for alias in cells):
@@ -291,9 +329,10 @@ def _cell(start: _Start, alias: str, changes: object, overrides: Sequence[str], 
         raise ConfigError(f"cells.{alias}", f"is {changes!r}, where a mapping of settings is expected")
     laid = {**{key: value for key, value in changes.items() if key not in _CHOICES}, "name": alias}
     try:
-        own = build(Choices, {key: changes[key] for key in _CHOICES if key in changes}, start.components)
+        own = build(Choices, {k: changes[k] for k in _CHOICES if k in changes and k != WITHOUT}, start.components)
         chosen = own.over(choices)
-        return resolve_mapping(start.base, overrides, start.components, chosen, start.settings, laid).config
+        config = resolve_mapping(start.base, overrides, start.components, chosen, start.settings, laid).config
+        return _less(config, changes.get(WITHOUT, ()))
     except ConfigError as error:
         raise UserError(f"cell {alias}: {error}") from None
 
@@ -303,14 +342,26 @@ def _grid_cell(start: _Start, cell: GridCell, overrides: Sequence[str], choices:
     named = {"name": cell.name}
     try:
         chosen = build(Choices, cell.choices, start.components).over(choices)
-        return resolve_mapping(
+        config = resolve_mapping(
             start.base, overrides, start.components, chosen, start.settings, named, cell.changes
         ).config
+        return _less(config, cell.without)
     except ConfigError as error:
         guilty = next((path for path in cell.settings if f"{error.path}.".startswith(f"{path}.")), None)
         if guilty is None:
             raise ConfigError(f"cell {cell.name}", str(error)) from None
         raise ConfigError(f"factors.{error.path}", f"{_message(error)} (cell {cell.name})") from None
+
+
+def _less(config: RunConfig, without: object) -> RunConfig:
+    """The configuration less some of its stages."""
+    if not isinstance(without, list | tuple) or not all(isinstance(name, str) for name in without):
+        raise ConfigError(WITHOUT, f"is {without!r}, where a list of names of stages is expected")
+    names = [stage.name for stage in config.stages]
+    for name in without:
+        if name not in names:
+            raise ConfigError(WITHOUT, f"names no stage {name!r}; there are: {', '.join(names) or 'none'}")
+    return replace(config, stages=tuple(stage for stage in config.stages if stage.name not in without))
 
 
 def _message(error: ConfigError) -> str:
