@@ -23,9 +23,9 @@ test: lint
 test-slow: $(VENV)/.development
 	$(PYTEST) -m "slow and not kills"
 
-# Studies and searches whose workers and machines are killed, on every engine.
+# Studies and searches whose workers and machines are killed, on every engine; these keep two cores busy by themselves.
 test-kills: $(VENV)/.development
-	$(PYTEST) -m kills
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m kills
 
 # bitsandbytes lies apart: where it is installed, peft imports it, and every process takes half as long again to start.
 test-quantised: $(VENV)/.development

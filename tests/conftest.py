@@ -30,9 +30,10 @@ SLOW = (
     "test_export.py",
     "test_ask.py",
     "test_tasks_end_to_end.py",
+    "test_statistics_simulated.py",
 )
 
-# What kills workers and whole machines takes as long once more; `make test-kills` runs it, and CI does not yet.
+# What kills workers and whole machines; `make test-kills` runs it.
 KILLS = ("test_dispatch.py", "test_search_kills.py", "test_dispatch_ray.py", "test_dispatch_slurm.py")
 
 # Files are dealt out to processes in this order. What takes minutes begins first, or it would be waited for at the end.
