@@ -415,3 +415,16 @@ def test_the_benchmark_of_many_runs_works(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert re.search(r"built in [\d.]+ s .*page [\d.]+ MB", done.stdout)
     assert re.search(r"usable [\d,]+ ms; sort [\d,]+ ms; search [\d,]+ ms; compare [\d,]+ ms", done.stdout)
+
+
+@needs_browser
+def test_cells_that_came_to_the_same_have_no_axis(tmp_path: Path) -> None:
+    for name, seed in itertools.product(("one", "two"), (0, 1)):  # two seeds have no interval
+        scored_run(tmp_path, name, {"meteor": [0.5, 0.5]}, seed=seed, cell=name)
+    file = tmp_path / "equal.html"
+    file.write_text(as_html(build(read_runs([tmp_path]))), encoding="utf-8")
+    with Browser(width=1280, height=1000) as browser:
+        show(browser, file)
+        assert texts(browser, "#spread-head") == ["METEOR, 95%"]
+        assert names(browser) == ["one", "two"]
+        quiet(browser, file)

@@ -416,7 +416,7 @@ def test_half_a_surrogate_pair_does_not_stop_a_page() -> None:
 
 
 def test_facts_are_read_from_beside_the_runs_only(runs: Path, tmp_path: Path) -> None:
-    from results.report.facts import example_facts
+    from results.facts import example_facts
     from results.tables.gather import Answer as Scored
 
     (run, *_) = read_runs([runs])

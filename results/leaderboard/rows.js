@@ -13,9 +13,11 @@ function endsOf(rows, column) {
 }
 
 function spreadHead(ends) {
-  by("spread-head").replaceChildren(element("span", {}, `${view.ranking.label}, 95%`),
-    ends && !ends.flat ? element("span", { class: "axis", "aria-hidden": "true" }, element("span", {}, shownValue(ends.from)),
-      element("span", {}, shownValue(ends.to))) : null);
+  const head = by("spread-head");
+  head.replaceChildren(element("span", {}, `${view.ranking.label}, 95%`));
+  if (!ends || ends.flat) return; // an axis of one value
+  head.append(element("span", { class: "axis", "aria-hidden": "true" }, element("span", {}, shownValue(ends.from)),
+    element("span", {}, shownValue(ends.to))));
 }
 
 function rowOf(row, columns, place, ends) {

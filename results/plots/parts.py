@@ -42,7 +42,7 @@ def parts_of(group: Group, by: By) -> dict[str, list[str]]:
     Raises:
         ResultsError: facts of these examples (or their novelty against the training data) were not written.
     """
-    from results.report.facts import example_facts, example_novelty
+    from results.facts import example_facts, example_novelty
 
     if by in ("heavy atoms", "functional group"):
         facts = example_facts(group.answers)

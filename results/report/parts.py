@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from results.facts import example_facts, example_novelty
 from results.metrics import direction_of
 from results.packed import StudyOnFile
 from results.report import figures
@@ -12,7 +13,6 @@ from results.report.answers import CellAnswers, read_answers, reasons_of
 from results.report.comparisons import compare_all
 from results.report.content import Invalid, Part
 from results.report.examples import MOST_BYTES, PER_LIST, browser
-from results.report.facts import example_facts, example_novelty
 from results.report.reliance import reliance_of
 from results.report.sentences import Standing, caveats
 from results.report.tabulated import Tabulated, tabulate
