@@ -18,7 +18,8 @@ hypothesis.settings.load_profile("shared machine")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# What starts, kills and starts again whole processes takes minutes; `make test-slow` runs it, `make test` does not.
+# What starts and kills whole processes, runs whole studies or simulates takes minutes; `make test-slow` runs it, `make
+# test` does not.
 SLOW = (
     "test_distributed.py",
     "test_resume.py",
@@ -31,13 +32,24 @@ SLOW = (
     "test_ask.py",
     "test_tasks_end_to_end.py",
     "test_statistics_simulated.py",
+    "test_report.py",
+    "test_sharing.py",
+    "test_reproduce.py",
+    "test_tracking.py",
+    "test_plots.py",
+    "test_pretrain_encoder.py",
 )
 
 # What kills workers and whole machines; `make test-kills` runs it.
 KILLS = ("test_dispatch.py", "test_search_kills.py", "test_dispatch_ray.py", "test_dispatch_slurm.py")
 
 # Files are dealt out to processes in this order. What takes minutes begins first, or it would be waited for at the end.
-LONGEST_FIRST = (*KILLS, *SLOW, "test_data_registry.py", "test_matrix.py", "test_store.py", "test_architecture.py")
+LONGEST_FIRST = (
+    *KILLS,
+    *SLOW,
+    *("test_data_registry.py", "test_matrix.py", "test_store.py", "test_architecture.py", "test_audit.py"),
+    *("test_tasks_reaction.py", "test_tasks_property.py", "test_published.py", "test_ready_studies.py"),
+)
 
 
 # Before pytest itself leaves out what `-m` does not select.
