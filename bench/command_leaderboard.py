@@ -77,8 +77,7 @@ def leaderboard(
     limits = dict(budget_of(text) for text in budget or ())
     wanted = Filter(task=task, data=data, split=split, protocol=protocol, llm=llm, budget=limits)
     found = _runs(sources or [], runs, tracking)
-    is_page = not (as_json or as_csv) and (output is None or output.suffix == ".html")
-    board = build(found, wanted, sort, with_examples=is_page and examples)
+    board = build(found, wanted, sort, with_examples=examples)
     if as_json or as_csv:
         typer.echo(json_of(board) if as_json else csv_of(board), nl=False)
         if output is None:
@@ -92,7 +91,7 @@ def leaderboard(
 
 def _runs(sources: Sequence[str], runs: Path, tracking: str | None) -> list[Run]:
     from bench.errors import UserError
-    from results.runs import read_runs
+    from results.runs import distinct, read_runs
 
     if tracking is not None:
         if sources:
@@ -106,11 +105,8 @@ def _runs(sources: Sequence[str], runs: Path, tracking: str | None) -> list[Run]
     if studies:
         from results.packed import read_study
 
-        known = {run.folder.resolve() for run in found}
-        for study in studies:
-            found += [run for run in read_study(study, runs).runs if run.folder.resolve() not in known]
-            known = {run.folder.resolve() for run in found}
-    return found
+        found += [run for study in studies for run in read_study(study, runs).runs]
+    return distinct(found)
 
 
 def _write(file: Path, text: str) -> None:

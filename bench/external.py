@@ -245,6 +245,7 @@ def _result(
         **dict.fromkeys(("graph_input", "text_input", "prompt", "generation")),
         "predict_id": identity,
         "scores": [*(s for s in earlier.get("scores", ()) if s["protocol"] not in fresh), *scores],
+        **({"decontaminated": earlier["decontaminated"]} if "decontaminated" in earlier else {}),
         "facts": facts if (run.path.parent / ".examples" / facts).exists() else None,
         "novelty": None,
         "observed": {},

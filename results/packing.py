@@ -26,7 +26,7 @@ DIGITS = 6
 _LINES = 200  # of a stage's log of losses; curves are drawn from no more
 _MANIFEST = (
     *("train_id", "cell_id", "stage_ids", "data", "examples", "rejected", "llm", "files", "pretrained", "features"),
-    *("prompts", "generation", "scored_weights"),
+    *("generation", "scored_weights"),
 )
 _SESSION = (
     *("molgraft", "git", "packages", "python", "platform", "processor", "cores", "threads", "accelerator", "time"),
@@ -79,7 +79,7 @@ def packed_bytes(run: Run, *, predictions: bool = False) -> bytes:
     if run.summary:
         files["result.json"] = run.summary
     if run.manifest:
-        files["manifest.json"] = _essential(run.manifest)
+        files["manifest.json"] = _essential(run.manifest, ("prompts",) if predictions else ())
     if run.config:
         files["config.yaml"] = run.config
     for entry in run.summary.get("evaluations", ()):
@@ -165,14 +165,14 @@ def _answers(run: Run, entry: Mapping[str, Any]) -> dict[str, Any]:
     return {path: rows for path in paths if (rows := run.lines(path))}
 
 
-def _essential(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a run comprehensible, without who ran it where."""
+def _essential(manifest: Mapping[str, Any], further: Sequence[str]) -> dict[str, Any]:
+    """What makes a run comprehensible, without who ran it where; a prompt of it holds a question and its answer."""
     sessions = [
         {key: session[key] for key in _SESSION if key in session}
         | {"end": {key: session["end"].get(key) for key in ("time", "reason")} if session.get("end") else None}
         for session in manifest.get("sessions", ())
     ]
-    return {**{key: manifest[key] for key in _MANIFEST if key in manifest}, "sessions": sessions}
+    return {**{key: manifest[key] for key in (*_MANIFEST, *further) if key in manifest}, "sessions": sessions}
 
 
 def _thinned(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

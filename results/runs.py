@@ -25,6 +25,10 @@ class ResultsError(ValueError):
     is_user_error: ClassVar[bool] = True
 
 
+class NothingScoredError(ResultsError):
+    """No run has the scores that are asked for; other tables of the same study may have theirs."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One run as its folder, or its packed file, tells it.
@@ -56,6 +60,12 @@ class Run:
     def external(self) -> bool:
         """Whether these are predictions of another system, of which nothing but the answers is known."""
         return bool(self.summary.get("external", False))
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What copies of a run share, wherever they lie: the identity of its training, or another system's answers."""
+        known = self.summary.get("train_id")
+        return (str(known), self.name if self.external else "") if known else (str(self.folder.resolve()),)
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:
@@ -104,13 +114,34 @@ def read_runs(sources: Sequence[Path], names: Mapping[Path, str] | None = None) 
     Raises:
         ResultsError: a source does not exist, or there is no run in any.
     """
-    found: dict[Path, Run] = {}
-    for source in sources:
-        for run in _runs_in(source, names or {}):
-            found.setdefault(run.folder.resolve(), run)
+    found = distinct([run for source in sources for run in _runs_in(source, names or {})])
     if not found:
         raise ResultsError(f"{', '.join(map(str, sources))}: holds no run; `molgraft run` makes one")
-    return sorted(found.values(), key=lambda run: (run.name, run.seed if run.seed is not None else -1))
+    return sorted(found, key=lambda run: (run.name, run.seed if run.seed is not None else -1))
+
+
+def distinct(runs: Sequence[Run]) -> list[Run]:
+    """Each run once, although it may have been read from several places: its folder, and a study that it is packed in.
+
+    A copy would count as a further seed. It is left out where another one has all its answers: of equal ones the folder
+    stays, and the first that was read.
+    """
+    folders = {run.folder.resolve(): run for run in reversed(runs)}
+    once = [run for run in runs if folders[run.folder.resolve()] is run]
+    same: dict[tuple[str, ...], list[Run]] = {}
+    for run in once:
+        same.setdefault(run.identity, []).append(run)
+    kept = {id(run) for copies in same.values() for run in _without_copies(copies)}
+    return [run for run in once if id(run) in kept]
+
+
+def _without_copies(copies: Sequence[Run]) -> Iterator[Run]:
+    known: list[set[str]] = []
+    for run in sorted(copies, key=lambda run: (run.packed is not None, run.state != "done")):
+        answers = {str(entry.get("predict_id")) for entry in run.summary.get("evaluations", ())}
+        if not any(answers <= others for others in known):
+            known.append(answers)
+            yield run
 
 
 def evaluations_of(run: Run, split: str) -> list[Mapping[str, Any]]:

@@ -40,7 +40,7 @@ SLOW = (
     "test_pretrain_encoder.py",
 )
 
-# What kills workers and whole machines; `make test-kills` runs it.
+# What kills workers and whole machines; `make test-kills` runs it, in a quarter of an hour, and CI does not.
 KILLS = ("test_dispatch.py", "test_search_kills.py", "test_dispatch_ray.py", "test_dispatch_slurm.py")
 
 # Files are dealt out to processes in this order. What takes minutes begins first, or it would be waited for at the end.

@@ -336,9 +336,10 @@ def test_another_process_elsewhere_answers_the_same(
 
 
 def _without_reasons(entries: Any) -> Any:
-    """Scores without why one is undefined, which names the folders that were searched."""
+    """Scores without why one is undefined, which names the folders that were searched, and without facts."""
+    left_out = {"reason", "facts", "novelty"}
     if isinstance(entries, dict):
-        return {key: _without_reasons(value) for key, value in entries.items() if key != "reason"}
+        return {key: _without_reasons(value) for key, value in entries.items() if key not in left_out}
     return [_without_reasons(item) for item in entries] if isinstance(entries, list) else entries
 
 

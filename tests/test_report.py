@@ -608,7 +608,7 @@ def test_a_real_run_becomes_a_report(
     assert all(row["novelty"]["nearest"] is not None for row in data["examples"].values())
     text = visible(as_html(report))
     assert "Only 12 examples of the test split were asked." in text
-    assert "A training example, verbatim (caption" in text
+    assert "An example, verbatim (caption" in text
 
 
 # Size

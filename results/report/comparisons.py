@@ -71,7 +71,8 @@ def _compared(
     seeds = (len(groups[0].answers), len(groups[1].answers))
     if isinstance(result, str):
         ours, theirs = (group.values(metric) for group in groups)
-        difference = sum(ours) / len(ours) - sum(theirs) / len(theirs)
+        # One of them may have no value at all, as the errors of a model that states no number.
+        difference = sum(ours) / len(ours) - sum(theirs) / len(theirs) if ours and theirs else None
         return Compared(
             name, against, metric, smaller, difference, None, None, groups[0].first.n, seeds, None, reason=result
         )

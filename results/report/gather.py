@@ -13,7 +13,7 @@ from results.report import figures, recipe
 from results.report.content import Part, Report, Unfinished
 from results.report.parts import build_part
 from results.report.provenance import origins
-from results.runs import PACKED_RUN, PACKED_STUDY, ResultsError, Run, read_runs
+from results.runs import PACKED_RUN, PACKED_STUDY, NothingScoredError, ResultsError, Run, read_runs
 from results.tables.request import TableRequest
 from results.tables.studies import default_requests
 
@@ -69,22 +69,28 @@ def build_report(
     requests = requests_of(study)
     share = 1 / max(1, len(requests))
     parts: list[Part] = []
+    lacking: list[Unfinished] = []
     for request in tracked(requests, "tables, tests and plots"):
         wanted = request if compare_to is None else replace(request, reference=compare_to)
-        parts.append(build_part(study, wanted, metric=metric, per_list=per_list, share=share))
+        try:
+            parts.append(build_part(study, wanted, metric=metric, per_list=per_list, share=share))
+        except NothingScoredError as error:
+            title = request.title.rstrip(".") or request.name or f"{request.task} on {request.data}"
+            lacking.append(Unfinished(title, None, "no scores yet", str(error)))
     if metric is not None and requests and all(part.metric != metric for part in parts):
         raise ResultsError(f"--metric {metric}: no table has it; there are {', '.join(dict.fromkeys(_metrics(study)))}")
     configs = _configs(study)
     done = [run for run in study.runs if run.state == "done"]
     scores = [score for run in done for entry in run.summary["evaluations"] for score in entry.get("scores", ())]
-    ranks = figures.of_ranks([_larger_is_better(part) for part in parts], list(study.cells))
+    labels = dict.fromkeys(standing.cell for part in parts for standing in part.standings)
+    ranks = figures.of_ranks([_larger_is_better(part) for part in parts], list(labels))
     return Report(
         study=study.name,
         question=" ".join(study.question.split()),
         parts=tuple(parts),
         cells=study.cells,
         runs=(len(study.runs) + len(study.missing), len(done)),
-        unfinished=tuple(_unfinished(study)),
+        unfinished=(*lacking, *_unfinished(study)),
         differences=tuple(recipe.differences(configs)),
         common=recipe.as_yaml(recipe.settings_in_common(configs)) if configs else "",
         configs={cell: recipe.as_yaml(config) for cell, config in configs.items()},
@@ -137,7 +143,7 @@ def _unfinished(study: StudyOnFile) -> Iterator[Unfinished]:
 
 
 def _prompts(runs: Sequence[Run]) -> Iterator[Mapping[str, Any]]:
-    """Of each task the first training example that any run shows."""
+    """Of each task the first example that any run shows."""
     told = set()
     for run in runs:
         for prompt in run.manifest.get("prompts", ()):

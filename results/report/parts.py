@@ -68,7 +68,9 @@ def build_part(
     drawn = figures.Material(cells_by_name(cells), answers, compared, against, decides, smaller, reliance)
     first = cells[0].group.first.entry
     limited = int(first["n"]) if first["limited"] else None
-    left = sum(len(runs) for runs in found.unanswered.values()) + len(study.missing)
+    about = set(request.cells or study.cells)  # other cells of the study are asked something else
+    left = sum(run.name in about for runs in found.unanswered.values() for run in runs)
+    left += sum(cell in about for cell, _ in study.missing)
     told = caveats(
         standings,
         compared,

@@ -201,7 +201,7 @@ def recipe(report: Report) -> Markup:
     pieces += whole
     for prompt in report.prompts:
         asked = f"{prompt.get('prompt', '')}{prompt.get('answer', '')}"
-        title = f"A training example, verbatim ({prompt.get('task', '?')}, {prompt.get('example_id', '?')})"
+        title = f"An example, verbatim ({prompt.get('task', '?')}, {prompt.get('example_id', '?')})"
         pieces.append(folded(title, asked))
     return section("recipe", "Recipe", pieces)
 

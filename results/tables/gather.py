@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from results.runs import ResultsError, Run, decontaminated_of, evaluations_of, score_of
+from results.runs import NothingScoredError, ResultsError, Run, decontaminated_of, evaluations_of, score_of
 
 _PACKAGES = ("numpy", "nltk", "ci95", "rdkit", "scipy", "scikit-learn", "rapidfuzz", "selfies", "py2opsin")
 """Of what a score depends on, what may differ between scores that are compared: versions, how intervals are made."""
@@ -138,7 +138,7 @@ def gather(
         )
     version = _newest(asked, protocol)
     if version is None:
-        raise ResultsError(_nothing(runs, protocol, split, task or data))
+        raise NothingScoredError(_nothing(runs, protocol, split, task or data))
     answers = list(_answers(asked, version))
     groups: dict[tuple[str, ...], list[Answer]] = {}
     for answer in answers:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from results.runs import ResultsError, Run
+from results.runs import NothingScoredError, ResultsError, Run
 from results.tables.build import requested_table
 from results.tables.model import Table
 from results.tables.request import TableRequest
@@ -42,6 +42,7 @@ def _tables(study: StudyOnFile, reference: str | None, tests: bool, tell: Callab
         done = sum(run.state == "done" for run in study.runs)
         raise ResultsError(f"study {study.name}: {done} of its runs are done, and none has scores yet: no table")
     names: set[str] = set()
+    lacking: list[NothingScoredError] = []
     for request in requests:
         name = request.name or _slug("-".join(filter(None, (request.task, request.data))) or study.name)
         if name in names:
@@ -49,16 +50,24 @@ def _tables(study: StudyOnFile, reference: str | None, tests: bool, tell: Callab
         names.add(name)
         if reference is not None:
             request = TableRequest.from_mapping({**request.to_mapping(), "reference": reference})
-        yield requested_table(
-            study.runs,
-            request,
-            order=study.cells,
-            missing=study.missing,
-            about=study.about,
-            name=name,
-            tests=tests,
-            tell=tell,
-        )
+        try:
+            table = requested_table(
+                study.runs,
+                request,
+                order=study.cells,
+                missing=study.missing,
+                about=study.about,
+                name=name,
+                tests=tests,
+                tell=tell,
+            )
+        except NothingScoredError as error:  # others of the study may have theirs already
+            lacking.append(error)
+            tell(f"no table {name} yet: {error}")
+            continue
+        yield table
+    if len(lacking) == len(requests):
+        raise lacking[0]
 
 
 def default_requests(runs: Sequence[Run]) -> Iterator[TableRequest]:
