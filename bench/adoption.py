@@ -50,9 +50,15 @@ def training_alone(directory: RunDirectory, folder: Path, stage_id: str, log: Lo
 
 
 def is_finished(folder: Path, stage_id: str) -> bool:
-    """Whether a stage's folder holds its final weights, and they are of this identity."""
-    report = folder / "stage.json"
-    return report.exists() and read_json(report)["stage_id"] == stage_id and is_whole(folder / "final.safetensors")
+    """Whether a stage's folder holds its final weights, and they are of this identity.
+
+    A report that cannot be read is of none: another process may be taking it away, as `--fresh` does.
+    """
+    try:
+        known = read_json(folder / "stage.json").get("stage_id")
+    except (FileNotFoundError, UserError):
+        return False
+    return known == stage_id and is_whole(folder / "final.safetensors")
 
 
 def _take_finished(folder: Path, stage_id: str, runs: Path) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import resource
@@ -466,15 +467,23 @@ def test_only_deaths_that_come_no_further_are_counted(study_file: Path, undistur
     strikes = Strikes(runtime)
     assert not strikes.died(run, "before it began"), "there is nothing to mark"
     directory = RunDirectory(runtime.runs / f"linear-s0-{run.train_id}")
-    write_json(directory.path / "status.json", {"state": "running", "phase": "stage align"})
+    sessions = itertools.count(1)
+
+    def died() -> bool:
+        """A session begins, which the run's status says, and is killed."""
+        written = {"state": "running", "phase": "stage align", "updated": next(sessions)}
+        write_json(directory.path / "status.json", written)
+        return strikes.died(run, "signal SIGKILL")
+
     checkpoints = directory.path / "stages/0-align/checkpoints"
-    assert not strikes.died(run, "signal SIGKILL")
-    assert not strikes.died(run, "signal SIGKILL")
+    assert not died()
+    assert not died()
     (checkpoints / "checkpoint-2").mkdir(parents=True)
     for step in range(3, 10):  # killed by hand, at other steps each time
         append_jsonl(directory.stage(0, "align") / "steps.jsonl", [{"step": step}])
-        assert not strikes.died(run, "signal SIGKILL")
-    assert [strikes.died(run, "signal SIGKILL") for _ in range(2)] == [False, True]
+        assert not died()
+    assert not strikes.died(run, "signal SIGKILL"), "it had not come back to where the run stands"
+    assert [died() for _ in range(2)] == [False, True]
     status = directory.status()
     assert (status.state, status.error, status.phase) == ("failed", "killed", "stage align")
 

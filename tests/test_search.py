@@ -506,6 +506,21 @@ def test_a_study_of_another_program_is_left_alone(tmp_path: Path) -> None:
     assert optuna.load_study(storage=storage, study_name="mine").user_attrs == {}
 
 
+def test_a_search_is_not_begun_anew_in_another_storage_beside_the_same_runs(tmp_path: Path) -> None:
+    folder, definition = SearchFolder(tmp_path, "mine"), loaded(tmp_path)
+    folder.prepare()
+    open_study(definition, open_storage(None, folder), folder)
+    with pytest.raises(UserError, match=r"other\.log: holds nothing of search mine, which was begun with the journal"):
+        open_storage(str(tmp_path / "other.log"), folder)
+    moved = SearchFolder(tmp_path, "moved")
+    moved.prepare()
+    file = tmp_path / "kept.log"
+    open_study(loaded(tmp_path, name="moved"), open_storage(str(file), moved), moved)
+    open_storage(f"{tmp_path}/../{tmp_path.name}/kept.log", moved)  # the same file
+    with pytest.raises(UserError, match=r"begun with --storage .*kept\.log. Go on there"):
+        open_storage(str(tmp_path / "other.log"), moved)
+
+
 def test_a_storage_that_is_forgotten_begins_nothing_anew(tmp_path: Path) -> None:
     elsewhere = str(tmp_path / "elsewhere.log")
     claims_of(loaded(tmp_path), tmp_path / "runs", elsewhere)

@@ -20,6 +20,7 @@ Engine = Literal["local", "ray", "slurm"]
 ENGINES = ("local", "ray", "slurm")
 
 # How a worker process ends, beside the usual 0, 130 and 143.
+MISTAKE = 2  # of the user's; the message is the process's last words
 DISK = 74  # EX_IOERR of sysexits.h: nothing can be written any more
 SPENT = 75  # EX_TEMPFAIL: this process can do no further run, a new one can
 
@@ -155,14 +156,17 @@ class Strikes:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._died: dict[str, tuple[object, list[object]]] = {}
+        self._died: dict[str, tuple[object, float, list[object]]] = {}
 
     def died(self, planned: PlannedRun, how: str) -> bool:
         """Takes note of a death; whether the run is given up, which its directory then says."""
         folder = self._folder(planned)
-        kept, (before, places) = _kept(folder), self._died.get(planned.train_id, (None, []))
-        places = [*(places if kept == before else []), _place(folder)]
-        self._died[planned.train_id] = (kept, places)
+        kept, updated = _kept(folder), RunDirectory(folder).status().updated
+        before, wrote, places = self._died.get(planned.train_id, (None, None, []))
+        # A process that has not written since the last death died before it came back to where the run stands.
+        place = None if updated == wrote else _place(folder)
+        places = [*(places if kept == before else []), place]
+        self._died[planned.train_id] = (kept, updated, places)
         # Where nothing is computed yet (data, weights) there is one place only, at which anybody's kill may fall.
         same = places.count(places[-1]) if places[-1] is not None else 0
         if same < STRIKES and len(places) < PATIENCE:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bench.dispatch.assignment import Assignment, with_threads
-from bench.dispatch.base import CANNOT_WRITE, DISK, SPENT, Strikes
+from bench.dispatch.base import CANNOT_WRITE, DISK, MISTAKE, SPENT, Strikes
 from bench.dispatch.processes import ASKED_TO_END, Next, Processes, Slot, cores, how_it_ended
 from bench.errors import UserError
 from bench.run_store import read_json
@@ -70,12 +70,14 @@ class LocalWorkers:
         """Says why a worker is gone, and whether another one takes its place."""
         if code == 0:
             return "none"
+        if code == MISTAKE and (said := slot.last_words("error: ")):
+            raise UserError(said)
         if code == DISK:  # which may have been too full for the words as well
             self._disk = CANNOT_WRITE + (slot.last_words(CANNOT_WRITE) or "no space is left").splitlines()[0]
             return "stop"
         if code == SPENT:
             self._runtime.say(f"{slot.name}: its GPU can do no more for this process; a new one goes on")
-        elif code not in ASKED_TO_END:
+        else:  # killed, or asked to end by somebody else, as some systems do that run out of memory
             how = how_it_ended(code)
             position = self._position_of(slot, pid)
             if position is None:
@@ -95,5 +97,6 @@ class LocalWorkers:
 
     def _refuse_hopeless(self, slot: Slot, code: int, how: str) -> None:
         self._unlucky[slot.name] += 1
-        if code > 0 or self._unlucky[slot.name] >= _UNLUCKY_STARTS:
+        is_error = code > 0 and code not in ASKED_TO_END
+        if is_error or self._unlucky[slot.name] >= _UNLUCKY_STARTS:
             raise UserError(slot.why(how, "start"))

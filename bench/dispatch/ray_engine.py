@@ -55,8 +55,16 @@ def run_on_ray(
         gpus = options.gpus_per_run
         if gpus is None:
             gpus = 1.0 if runtime.device == "cuda" else 0.0
+        if not any(_has(node, cpus, gpus) for node in ray.nodes()):  # Ray would say nothing, and wait
+            what = f"{cpus} cores and {gpus:g} GPUs" if gpus else f"{cpus} cores"
+            runtime.say(f"Ray: no machine has {what}, which each run is to get; all wait until one that has joins")
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_task)
         return _Tasks(ray, task, plan, assignment, runtime, options.workers, refresh).run()
+
+
+def _has(node: Mapping[str, Any], cpus: int, gpus: float) -> bool:
+    found = node["Resources"]
+    return bool(node["Alive"]) and found.get("CPU", 0) >= cpus and found.get("GPU", 0) >= gpus
 
 
 class _Tasks:

@@ -134,16 +134,26 @@ def _submitted(assignment: Assignment, options: Options) -> Sequence[Any]:
         executor.update_parameters(**_parameters(given, assignment, options))
     except (NameError, ValueError, RuntimeError, AssertionError, TypeError) as error:
         raise UserError(f"--engine slurm: {' '.join(str(error).split())}") from None
-    with executor.batch():
-        return [executor.submit(Job(assignment.file)) for _ in range(options.workers)]
+    from submitit.core.utils import FailedJobError
+
+    try:
+        with executor.batch():
+            return [executor.submit(Job(assignment.file)) for _ in range(options.workers)]
+    except FailedJobError as error:  # by sbatch, which knows the partitions and accounts
+        raise UserError(f"--engine slurm: {' '.join(str(error).split())}") from None
 
 
 def _parameters(given: Mapping[str, Any], assignment: Assignment, options: Options) -> Mapping[str, Any]:
     """Settings as submitit names them: those that all its clusters know, and `slurm_...` for the rest."""
     found: dict[str, Any] = {"name": f"molgraft-{assignment.study}"}
     found["cpus_per_task"] = options.cpus_per_run or assignment.settings["threads"]
-    if options.gpus_per_run is not None:
-        found["gpus_per_node"] = int(options.gpus_per_run)
+    gpus = options.gpus_per_run
+    if gpus is None and assignment.settings.get("device") == "cuda":
+        gpus = 1
+    if gpus is not None and gpus != int(gpus):
+        raise UserError(f"--gpus-per-run {gpus}: SLURM gives out whole GPUs")
+    if gpus is not None:
+        found["gpus_per_node"] = int(gpus)
     for key, value in given.items():
         if key not in _OWN:
             found[key if key in _GENERAL or key.startswith("slurm_") else f"slurm_{key}"] = value

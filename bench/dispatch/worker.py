@@ -20,7 +20,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from bench.dispatch.assignment import Assignment
-from bench.dispatch.base import CANNOT_WRITE, DISK, SPENT, next_stage
+from bench.dispatch.base import CANNOT_WRITE, DISK, MISTAKE, SPENT, next_stage
 from bench.errors import RunBusyError, is_user_error
 from bench.plan import Plan, PlannedRun
 from bench.run_store import RunDirectory, is_disk_error, write_json
@@ -91,7 +91,8 @@ class Worker:
                     if not is_of_the_disk(error, self._runtime.runs):
                         raise
                     self.disk = told(error)
-                    self._say(self.disk)
+                    with suppress(OSError):  # the disk may be too full for that as well
+                        self._say(self.disk)
                     return DISK
                 if attempt != "held":
                     left.remove(position)
@@ -272,7 +273,8 @@ def work(assignment: Assignment, name: str, parent: int | None = None) -> int:
     except OSError as error:
         if not is_of_the_disk(error, assignment.runs):
             raise
-        assignment.runtime().say(told(error))
+        with suppress(OSError):
+            assignment.runtime().say(told(error))
         return DISK
     return worker.work(parent)
 
@@ -304,6 +306,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return work(Assignment.read(given.assignment), name, given.parent)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except Exception as error:
+        if not is_user_error(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return MISTAKE
 
 
 if __name__ == "__main__":

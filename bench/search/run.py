@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from bench.dispatch.assignment import settings_of
+from bench.dispatch.assignment import new_folder, settings_of
 from bench.errors import RunBusyError, UserError
 from bench.provenance import without_password
 from bench.run_store import write_json, write_text
 from bench.search.outcome import TrialRow, as_csv, describe, front, rows_of, selected, write_preset
-from bench.search.storage import SearchFolder, open_storage, open_study
+from bench.search.storage import SearchFolder, loss_is_told, open_storage, open_study
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -121,24 +121,25 @@ def run_search(
     catalogue = catalogue or Catalogue(list(data))
     folder = SearchFolder(runtime.runs, definition.search.name)
     folder.prepare()
-    opened = open_storage(storage, folder)
-    study = open_study(definition, opened, folder)
-    if retry_failed:
-        _queue_again(definition, opened, folder, runtime)
-    progress = _Progress(study, definition, runtime)
-    progress.look()
-    if not progress.all_ended:
-        _prepare(definition, runtime, catalogue, test)
-        until = None if definition.search.timeout is None else time.time() + definition.search.timeout
-        _work(definition, storage, runtime, catalogue, data, workers, until, progress.look)
-        progress.look(at_once=True)
-    with FileLock(folder.path / "finish.lock"):  # several commands may end at the same time
-        result = _finished(definition, study, folder, storage)
-        if result.best is not None and result.complete and test:
-            tested = _tested(result.best, definition, runtime, catalogue, retry_failed)
-            result = replace(result, tested=tested)
-            _write(result, storage)
-        return result
+    with loss_is_told():
+        opened = open_storage(storage, folder)
+        study = open_study(definition, opened, folder)
+        if retry_failed:
+            _queue_again(definition, opened, folder, runtime)
+        progress = _Progress(study, definition, runtime)
+        progress.look()
+        if not progress.all_ended:
+            _prepare(definition, runtime, catalogue, test)
+            until = None if definition.search.timeout is None else time.time() + definition.search.timeout
+            _work(definition, storage, runtime, catalogue, data, workers, until, progress.look)
+            progress.look(at_once=True)
+        with FileLock(folder.path / "finish.lock"):  # several commands may end at the same time
+            result = _finished(definition, study, folder, storage)
+            if result.best is not None and result.complete and test:
+                tested = _tested(result.best, definition, runtime, catalogue, retry_failed)
+                result = replace(result, tested=tested)
+                _write(result, storage)
+            return result
 
 
 def _work(
@@ -172,7 +173,8 @@ def _work(
         settings=settings_of(runtime),
         data=tuple(str(path) for path in data),
     )
-    folder = SearchFolder(runtime.runs, definition.search.name).path / "workers"
+    # One for each command: what a process said last must not be what another machine's said.
+    folder = new_folder(SearchFolder(runtime.runs, definition.search.name).path)
     SearchWorkers(orders, folder, runtime, workers, after).run()
 
 

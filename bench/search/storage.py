@@ -75,6 +75,13 @@ class SearchFolder:
         if not (self.path / "storage").exists():
             write_text(self.path / "storage", shown + "\n")
 
+    def begun_elsewhere(self, address: str) -> str | None:
+        """Where trials were kept before, if that was not at this address; for a message."""
+        if not (self.path / "storage").exists():
+            return "the journal in its folder" if self.journal.exists() else None
+        noted = (self.path / "storage").read_text().strip()
+        return None if _place(noted) == _place(address) else f"--storage {noted}"
+
     def refuse_to_begin_again(self) -> None:
         """Stops where the storage of a search was forgotten, which would begin it anew.
 
@@ -113,6 +120,7 @@ def open_storage(address: str | None, folder: SearchFolder) -> BaseStorage:
         return _journal(folder.journal)
     if not _is_url(address):
         journal = _journal(Path(address))
+        _refuse_another(journal, address, folder)
         folder.note_storage(address)
         return journal
     driver = address.partition(":")[0]
@@ -129,8 +137,23 @@ def open_storage(address: str | None, folder: SearchFolder) -> BaseStorage:
     except Exception as error:
         reason = without_password(" ".join(str(error).split()))
         raise UserError(f"--storage {shown}: cannot be opened: {reason[:500]}") from None
+    _refuse_another(database, shown, folder)
     folder.note_storage(shown)
     return database
+
+
+def _refuse_another(storage: BaseStorage, shown: str, folder: SearchFolder) -> None:
+    """Stops before a search that is kept in one storage is begun anew in another one, beside the same runs.
+
+    Raises:
+        UserError: the storage holds nothing of the search, and another one does.
+    """
+    elsewhere = folder.begun_elsewhere(shown)
+    if elsewhere is not None and not storage_holds(storage, folder.path.name):
+        raise UserError(
+            f"--storage {shown}: holds nothing of search {folder.path.name}, which was begun with {elsewhere}. Go on "
+            f"there; or give the search another name; or take {folder.path} away to begin anew"
+        )
 
 
 def open_study(definition: Definition, storage: BaseStorage, folder: SearchFolder) -> Study:
@@ -190,6 +213,27 @@ def is_storage_error(error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] in {"sqlalchemy", "psycopg2"} or (
         type(error).__name__ == "StorageInternalError"
     )
+
+
+@contextmanager
+def loss_is_told() -> Iterator[None]:
+    """While it lasts, a storage that goes away is a message to the user.
+
+    Raises:
+        UserError: it is lost; nothing of the search is.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_storage_error(error):
+            reason = without_password(" ".join(str(error.__cause__ or error).split()))
+            raise UserError(f"the storage of the search is lost; the same command goes on: {reason[:300]}") from error
+        raise
+
+
+def _place(address: str) -> str:
+    """An address without what does not matter: of a file its whole path, of a database how its driver is called."""
+    return without_password(_with_driver(address)) if _is_url(address) else str(Path(address).resolve())
 
 
 def _is_url(address: str) -> bool:

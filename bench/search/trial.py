@@ -255,7 +255,14 @@ class Trials:
 
     def _reached(self, claimed: Claimed) -> str:
         """How far the runs of a trial have come."""
-        kept = ("stages/*/checkpoints/checkpoint-*", "stages/*/stage.json", "scores/*", "result.json", "predictions/*")
+        kept = (
+            "stages/*/checkpoints/checkpoint-*",
+            "stages/*/stage.json",
+            "scores/*",
+            "result.json",
+            "predictions/*",
+            "reliance/*",
+        )
         folders = [self.runtime.runs / name for name in claimed.attributes.get(RUNS, [])]
         there = sorted(
             (str(path.relative_to(folder)), path.stat().st_size if path.is_file() else 0)

@@ -14,13 +14,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.dispatch.base import CANNOT_WRITE, DISK, SPENT
 from bench.errors import UserError, is_user_error
-from bench.provenance import without_password
 from bench.run_store import is_disk_error
 
 if TYPE_CHECKING:
@@ -97,24 +97,19 @@ def work(
         SpentError: after an assertion that failed on the GPU, as for an index out of range.
     """
     from bench.search.claims import Claims
-    from bench.search.storage import SearchFolder, is_storage_error, open_storage
+    from bench.search.storage import SearchFolder, loss_is_told, open_storage
     from bench.search.trial import Trials
     from bench.tracking import mirror_to
 
     folder = SearchFolder(runtime.runs, definition.search.name)
     folder.prepare()
-    claims = Claims(definition, open_storage(storage, folder), folder)
-    claims.enqueue_preset()
-    trials = Trials(definition, claims.study, runtime, catalogue, mirror_to(definition.search.name, runtime))
-    try:
+    with loss_is_told():
+        claims = Claims(definition, open_storage(storage, folder), folder)
+        claims.enqueue_preset()
+        trials = Trials(definition, claims.study, runtime, catalogue, mirror_to(definition.search.name, runtime))
         while _did_one(claims, trials, before, begins=until is None or time.time() < until):
             _tidy()
             after()
-    except Exception as error:
-        if is_storage_error(error):
-            reason = without_password(" ".join(str(error.__cause__ or error).split()))
-            raise UserError(f"the storage of the search is lost; the same command goes on: {reason[:300]}") from error
-        raise
 
 
 def _did_one(claims: Claims, trials: Trials, before: Callable[[int], None], *, begins: bool) -> bool:
@@ -184,7 +179,8 @@ def main() -> int:
             print(f"error: {error}", file=sys.stderr)
             return USERS_MISTAKE
         if getattr(error, "molgraft_class", None) == "disk" or is_disk_error(error, Path(told["runs"])):
-            print(f"{CANNOT_WRITE}{error}", file=sys.stderr)
+            with suppress(OSError):  # the disk may be too full for that as well
+                print(f"{CANNOT_WRITE}{error}", file=sys.stderr, flush=True)
             return DISK
         raise
     except KeyboardInterrupt:
