@@ -185,6 +185,8 @@ def measured_speed(runtime: Runtime) -> Machine:
     It counts time by the clock, pauses included: what else the machine does, it will do during the study too.
     """
     device = device_of(runtime)
+    if device.type == "cuda" and not torch.cuda.is_available():  # the runs go to machines that have one
+        device = torch.device("cpu")
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     size = 512 if device.type == "cpu" else 4096
