@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 from scored_runs import random_values, scored_run
-from webdriver import Browser
+from webdriver import Browser, is_absent
 
 from results.leaderboard import Leaderboard, as_html, build
 from results.runs import read_runs
@@ -29,10 +28,7 @@ WITH_BROWSER = "MOLGRAFT_BROWSER"
 N = 400
 SKILLS = {"gin-linear": 0.06, "gin-qformer": 0.05, HOSTILE: 0.04, "text only": 0.0}
 
-needs_browser = pytest.mark.skipif(
-    shutil.which("chromedriver") is None and not os.environ.get("CI"),
-    reason="opens a real browser, which needs Chromium and chromedriver",
-)
+needs_browser = pytest.mark.skipif(is_absent(), reason="opens a real browser, which needs Chromium and chromedriver")
 
 
 @pytest.fixture(scope="module")

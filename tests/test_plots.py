@@ -6,7 +6,6 @@ import hashlib
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -36,6 +35,7 @@ from plot_examples import (
     rank_rows,
     reliance_rows,
 )
+from webdriver import is_absent
 
 from results.page import Markup, document, own_file
 from results.plots import (
@@ -244,9 +244,7 @@ def test_the_dark_rules_hold_where_those_of_the_page_do() -> None:
     assert "--ground" in page
 
 
-@pytest.mark.skipif(
-    shutil.which("chromedriver") is None and not os.environ.get("CI"), reason="needs chromium and chromedriver"
-)
+@pytest.mark.skipif(is_absent(), reason="needs chromium and chromedriver")
 def test_a_browser_draws_a_figure_in_the_colours_of_the_page(tmp_path: Path) -> None:
     from webdriver import Browser
 

