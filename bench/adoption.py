@@ -55,10 +55,11 @@ def is_finished(folder: Path, stage_id: str) -> bool:
     A report that cannot be read is of none: another process may be taking it away, as `--fresh` does.
     """
     try:
-        known = read_json(folder / "stage.json").get("stage_id")
+        known: object = read_json(folder / "stage.json")
     except (FileNotFoundError, UserError):
         return False
-    return known == stage_id and is_whole(folder / "final.safetensors")
+    is_its = isinstance(known, dict) and known.get("stage_id") == stage_id
+    return is_its and is_whole(folder / "final.safetensors")
 
 
 def _take_finished(folder: Path, stage_id: str, runs: Path) -> Path | None:

@@ -88,11 +88,12 @@ def _write(plan: Plan, runs: Path, folder: Path) -> None:
     from results.tables.studies import study_tables
 
     packed = pack(read_study(plan.study, runs), folder)
-    for table in study_tables(read_study(folder)):
+    tables = study_tables(read_study(folder))
+    for table in tables:
         show(table)
         typer.echo()
     typer.echo(f"wrote {packed[0]} and {len(packed) - 1} runs")
-    for file in write_tables(folder):
+    for file in write_tables(folder, tables=tables):
         typer.echo(f"wrote {file}")
 
 

@@ -65,7 +65,8 @@ class Run:
     def identity(self) -> tuple[str, ...]:
         """What copies of a run share, wherever they lie: the identity of its training, or another system's answers."""
         known = self.summary.get("train_id")
-        return (str(known), self.name if self.external else "") if known else (str(self.folder.resolve()),)
+        # One without a result has it in its folder's name, which is that of the packed file too.
+        return (str(known), self.name if self.external else "") if known else (self.folder.name.partition(".json")[0],)
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:

@@ -21,9 +21,11 @@ from typing import Any
 import pytest
 from conftest import QUICK, REPOSITORY
 
+from bench.adoption import is_finished
 from bench.command_study import _options
+from bench.dispatch import worker
 from bench.dispatch.assignment import Assignment
-from bench.dispatch.base import Options, Outcome, Strikes
+from bench.dispatch.base import MISTAKE, Options, Outcome, Strikes
 from bench.dispatch.local import LocalWorkers
 from bench.dispatch.start import run_plan
 from bench.errors import UserError
@@ -430,6 +432,51 @@ def assignment_of(plan: Plan, runtime: Runtime, folder: Path) -> Assignment:
         directory=Path("/"),
         environment={"MOLGRAFT_DATA": "/data"},
     )
+
+
+def test_a_mistake_that_a_worker_finds_is_told_in_its_words(
+    study_file: Path,
+    undisturbed: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a worker goes to where the command was
+    runtime = runtime_at(undisturbed)
+    assignment = replace(assignment_of(planned(study_file, runtime), runtime, tmp_path / "start"), plugins=())
+    assignment = replace(assignment, settings={**assignment.settings, "tracking": "./mlruns"}, environment={})
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert worker.main([str(assignment.write()), "--name", "worker-1"]) == MISTAKE
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    said = capsys.readouterr().err
+    assert said.startswith("error: --tracking ./mlruns: give sqlite:///FILE")
+    workers = LocalWorkers(Plan.read(assignment.plan_file), assignment, runtime, 1)
+    (slot,) = workers.processes.slots
+    slot.log.write_text(said)
+    with pytest.raises(UserError, match=r"^--tracking \./mlruns: give"):
+        workers._ended(slot, 1, MISTAKE)
+
+
+def test_workers_that_are_always_asked_to_end_are_not_replaced_for_ever(
+    study_file: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    runtime = runtime_at(undisturbed)
+    assignment = assignment_of(planned(study_file, runtime), runtime, tmp_path / "start")
+    workers = LocalWorkers(Plan.read(assignment.plan_file), assignment, runtime, 1)
+    (slot,) = workers.processes.slots
+    slot.log.touch()
+    asked = 128 + signal.SIGTERM
+    assert [workers._ended(slot, 1, asked) for _ in range(9)] == ["another"] * 9
+    with pytest.raises(UserError, match=r"cannot start \(exit status 143\)"):
+        workers._ended(slot, 1, asked)
+
+
+def test_a_stage_report_that_cannot_be_read_is_of_no_stage(tmp_path: Path) -> None:
+    for text in ("", "{", "[]", '{"steps": 3}'):
+        (tmp_path / "stage.json").write_text(text)
+        assert not is_finished(tmp_path, "0123456789abcdef")
 
 
 def test_an_assignment_is_read_as_it_was_written(study_file: Path, undisturbed: Path, tmp_path: Path) -> None:

@@ -342,3 +342,31 @@ def test_a_real_run_is_packed(tmp_path: Path, session_cache: Path, monkeypatch: 
     assert reliance_gains(kept, entry) == pytest.approx(reliance_gains(live, entry), rel=1e-5)
     curve = kept.lines("stages/1-tune/metrics.jsonl")
     assert [line["step"] for line in curve if "validation_loss" in line] == [0, 3, 6]
+
+
+def test_runs_that_are_read_from_several_places_count_once(tmp_path: Path, packed: Path) -> None:
+    live = read_runs([tmp_path / "runs"])
+    both = read_runs([packed, tmp_path / "runs"])
+    assert [(run.name, run.seed, run.state) for run in both] == [(run.name, run.seed, run.state) for run in live]
+    assert all(run.packed is None for run in both), "a folder knows more than what was packed of it"
+    # Of the same training, but asked something else: a run of its own.
+    folder = next(run.folder for run in live if run.name == "good")
+    result = json.loads((folder / "result.json").read_text())
+    other = tmp_path / "other" / folder.name
+    for entry in result["evaluations"]:
+        entry["predict_id"] += "x"
+    write_json(other / "result.json", result)
+    write_json(other / "status.json", {"state": "done"})
+    assert len(read_runs([tmp_path / "runs", tmp_path / "other"])) == len(live) + 1
+
+
+def test_a_table_without_scores_does_not_take_the_others_away(tmp_path: Path) -> None:
+    asked = {"task": "property", "protocols": ["strict"], "name": "there"}
+    study_in(tmp_path / "runs", [{"task": "caption", "protocols": ["strict"], "name": "later"}, asked])
+    told: list[str] = []
+    (table,) = study_tables(read_study("mine", tmp_path / "runs"), tell=told.append)
+    assert table.name == "there"
+    assert any(line.startswith("no table later yet: ") for line in told)
+    study_in(tmp_path / "none", [{"task": "caption", "protocols": ["strict"]}])
+    with pytest.raises(ResultsError, match="no run was"):
+        study_tables(read_study("mine", tmp_path / "none"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from results.packed import StudyOnFile, altered, read_study
 from results.runs import PACKED_STUDY, ResultsError
 from results.scores import example_scores
 from results.tables.forms import ENDINGS, as_file
+from results.tables.model import Table
 from results.tables.studies import study_tables
 
 FOLDER = "tables"
@@ -21,26 +22,25 @@ _SHOWN = 5  # lines of a file that differ; the others are counted
 _EXCERPT = 60
 
 
-def table_files(study: StudyOnFile, tell: Callable[[str], None] = lambda _: None) -> dict[str, str]:
-    """What the files of all tables of a study hold, by name.
-
-    Raises:
-        ResultsError: as `study_tables`.
-    """
-    return {
-        f"{table.name}{ending}": as_file(table, form)
-        for table in study_tables(study, tell=tell)
-        for form, ending in ENDINGS.items()
-    }
+def table_files(tables: Sequence[Table]) -> dict[str, str]:
+    """What the files of a study's tables hold, by name."""
+    return {f"{table.name}{ending}": as_file(table, form) for table in tables for form, ending in ENDINGS.items()}
 
 
-def write_tables(folder: Path, tell: Callable[[str], None] = lambda _: None) -> list[Path]:
+def write_tables(
+    folder: Path, tell: Callable[[str], None] = lambda _: None, *, tables: Sequence[Table] | None = None
+) -> list[Path]:
     """Writes the tables of a packed study anew, and removes those that it no longer has.
+
+    Args:
+        folder: of the packed study.
+        tell: is told what is being done.
+        tables: of the study as it is packed, where they are made already; their tests take seconds each.
 
     Raises:
         ResultsError: it cannot be read, or the files cannot be written.
     """
-    contents = table_files(read_study(folder), tell)
+    contents = table_files(study_tables(read_study(folder), tell=tell) if tables is None else tables)
     place = folder / FOLDER
     try:
         place.mkdir(exist_ok=True)
@@ -65,7 +65,7 @@ def deviations(folder: Path, tell: Callable[[str], None] = lambda _: None) -> It
         yield from altered(folder)
         study = read_study(folder)
         yield from _inconsistent(study)
-        contents = table_files(study, tell)
+        contents = table_files(study_tables(study, tell=tell))
     except ResultsError as error:
         yield str(error)
         return
