@@ -243,13 +243,13 @@ def _lengths(
     config: RunConfig, examples: Sequence[Example], tokenizer: Any, batch: int, written: tuple[PromptStyle, TextInput]
 ) -> Lengths:
     if tokenizer is None or not examples:
-        return assumed(config)
+        return assumed(config, batch)
     try:
         return measured(config, examples, tokenizer, batch, written)
     except Exception as error:
         if not is_user_error(error):
             raise
-        return assumed(config)  # what lacks is listed already
+        return assumed(config, batch)  # what lacks is listed already
 
 
 def _asked_lengths(config: RunConfig, tasks: Sequence[_Read], tokenizer: Any) -> Lengths:

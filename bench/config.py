@@ -88,6 +88,9 @@ class LanguageModel:
         weights: `random` builds a known architecture at full size with random weights, for measurements of speed and
             memory where the published weights are not at hand; its scores mean nothing, and the result says so.
         max_length: longest training sequence in tokens, soft tokens included; longer answers are cut and counted.
+        packing: whether the sequences of a batch lie one behind the other, each seeing itself alone, instead of being
+            padded to the longest: the same losses but for rounding, in half the time. A model whose attention cannot
+            be told where sequences end is padded all the same.
     """
 
     name: str = TINY
@@ -98,6 +101,7 @@ class LanguageModel:
     quantisation: Literal["none", "8bit", "4bit"] = field(default="none", metadata={"neutral": "none"})
     weights: Literal["pretrained", "random"] = field(default="pretrained", metadata={"neutral": "pretrained"})
     max_length: Count = 512
+    packing: bool = field(default=True, metadata={"neutral": True})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import torch
 
-from bench.collate import Layout
 from bench.config import Generation
 from bench.errors import UserError
+from bench.layout import Layout
 from bench.opened import OpenedModel
 from bench.trained_model import TrainedModel
 from bench.trainer import on_device

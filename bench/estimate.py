@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.collate import Layout, TokenisedExample
 from bench.config import Stage
 from bench.device import device_of
 from bench.errors import ConfigError
 from bench.language_model import attach_lora, embedding_width, load_skeleton
+from bench.layout import Layout, TokenisedExample
 from bench.prepare import Prepared
 from bench.released.base import needs_adapters
 from bench.runtime import Runtime

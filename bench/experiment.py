@@ -14,9 +14,10 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from bench.adoption import is_finished, training_alone
+from bench.attention import can_pack
 from bench.batch_norm import refuse_or_synchronise
 from bench.busy import refuse_busy
-from bench.collate import Collator, Layout
+from bench.collate import Collator
 from bench.config import RunConfig
 from bench.device import device_of, seeded
 from bench.distributed import ALONE, share_of
@@ -31,6 +32,7 @@ from bench.language_model import (
     load,
     text_embeddings,
 )
+from bench.layout import Layout
 from bench.model import GraphLanguageModel
 from bench.pieces import for_stage, in_words, limits_of, within_memory
 from bench.prepare import Prepared, prepare
@@ -268,7 +270,8 @@ def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime,
         shared=(runtime.memo, prepared.llm.identity),
     )
     store = prepared.store if config.projector.places_tokens else None
-    collator = Collator(store, layout.padding, with_context=config.projector.reads_context)
+    packs = config.llm.packing and can_pack(model.llm)
+    collator = Collator(store, layout.padding, with_context=config.projector.reads_context, packs=packs)
     sample = _sample(prepared, collator)
     model.read_graphs(config.graph_input.train, sample=sample)
     left = group.agreed(lambda: _unfinished(prepared, directory))

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.collate import Collator, TokenisedExample, end_ids
+from bench.collate import Collator
 from bench.config import Generation
 from bench.identity import derived_seed
+from bench.layout import TokenisedExample, end_ids
 from bench.model import GraphLanguageModel
 from bench.pieces import pieces_of
 from bench.run_store import append_jsonl, read_jsonl

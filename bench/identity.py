@@ -19,7 +19,7 @@ from tasks.base import Example, Task
 if TYPE_CHECKING:
     from bench.config import RunConfig, Stage
 
-HASH_VERSION = 4  # raised when the recipe of a hash changes, or the code changes numbers without a declaration changing
+HASH_VERSION = 5  # raised when the recipe of a hash changes, or the code changes numbers without a declaration changing
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +174,7 @@ def _training(config: RunConfig, inputs: Inputs, stages: Sequence[Stage], seeded
         "dtype": config.llm.dtype,
         **({} if config.llm.quantisation == "none" else {"quantisation": config.llm.quantisation}),
         "max_length": config.llm.max_length,
+        **({} if config.llm.packing else {"packing": False}),
         "task_names": _task_names(config, stages) if config.projector.reads_context else None,
         "lora": config.llm.lora if adapted else None,
         "precision": config.precision,

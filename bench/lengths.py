@@ -8,8 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.collate import Collator, Layout, TokenisedExample
+from bench.collate import Collator
 from bench.config import RunConfig
+from bench.layout import Layout, TokenisedExample
+from bench.model import IGNORED
 from bench.reading import subset
 from encoders.store import FeatureStore
 from tasks.base import Example
@@ -29,6 +31,7 @@ class Lengths:
         longest: of the longest batch; in it, logits of the `kept` last positions are computed.
         mean: of single examples.
         prompt: of the longest prompt.
+        packed: of each sequence of the batch that is longest when packed, and the supervised tokens in it.
         examples: that this was measured on; 0 where `llm.max_length` is taken for all.
     """
 
@@ -36,13 +39,14 @@ class Lengths:
     kept: int
     mean: float
     prompt: int
+    packed: tuple[tuple[int, ...], int]
     examples: int = 0
 
 
-def assumed(config: RunConfig) -> Lengths:
+def assumed(config: RunConfig, batch: int) -> Lengths:
     """The greatest lengths that there can be, where nothing can be measured."""
     most = config.llm.max_length
-    return Lengths(most, most, float(most), most)
+    return Lengths(most, most, float(most), most, ((most,) * batch, most * batch))
 
 
 def measured(
@@ -74,11 +78,13 @@ def measured(
         batches = [tokenised[start : start + batch] for start in range(0, len(tokenised), batch)]
         made = [collator.batch(items, _length, side="right") for items in batches]
     if not made:
-        return assumed(config)
+        return assumed(config, batch)
     longest, kept = (max(values) for values in zip(*map(_extent, made), strict=True))
+    heaviest = max(batches, key=lambda items: sum(len(t.ids) for t in items))
+    packed = tuple(len(t.ids) for t in heaviest), sum(int((t.labels != IGNORED).sum()) for t in heaviest)
     lengths = [len(t.ids) for t in tokenised]
     prompt = max(t.prompt_length for t in tokenised)
-    return Lengths(longest, kept, sum(lengths) / len(lengths), prompt, len(tokenised))
+    return Lengths(longest, kept, sum(lengths) / len(lengths), prompt, packed, len(tokenised))
 
 
 def _is_writable(layout: Layout, example: Example) -> bool:

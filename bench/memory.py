@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bench.attention import may_pack
 from bench.config import RunConfig, Stage
 from bench.lengths import Lengths
 from bench.model import GraphLanguageModel
@@ -90,6 +91,7 @@ def stage_memory(
         batch=batch,
         length=lengths.longest,
         kept=max(lengths.kept, 2),
+        packed=lengths.packed if config.llm.packing and may_pack(model.llm) else None,
         dtype=torch.bfloat16 if config.llm.dtype == "bf16" else torch.float32,
         autocast=config.precision == "bf16",
         trains=stage.trains,

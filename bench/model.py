@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.activation import checkpoint_while_frozen
+from bench.attention import packed_arguments
 from bench.config import Part, Trains
 from bench.errors import ConfigError
 from encoders.base import Encoder, EncoderModule, GraphInput, Level, MoleculeBatch, MoleculeEncoding, Ragged, Transform
@@ -48,19 +49,46 @@ class PromptContext:
     """Where the prompts of a batch are, for projectors that read them.
 
     Args:
-        text: `(B, L)` bool, the prompt's text: before the first supervised token, no soft tokens, no padding.
+        places: `(P,)` positions in the flattened `(B * L,)` sequence of the prompts' text: before the first supervised
+            token, no soft tokens, no padding; example after example.
+        counts: `(B,)` how many of them each example has.
         example_of: `(M,)` the example that each molecule stands in.
         tasks: the name of each molecule's task, M of them.
     """
 
-    text: Tensor
+    places: Tensor
+    counts: Tensor
     example_of: Tensor
     tasks: tuple[str, ...]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PromptContext:
         """The same on another device."""
-        text = self.text.to(device, non_blocking=non_blocking)
-        return PromptContext(text, self.example_of.to(device, non_blocking=non_blocking), self.tasks)
+        places, counts, example_of = (
+            tensor.to(device, non_blocking=non_blocking) for tensor in (self.places, self.counts, self.example_of)
+        )
+        return PromptContext(places, counts, example_of, self.tasks)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedSequences:
+    """How a batch lies in one row, sequence behind sequence, instead of a row for each.
+
+    Args:
+        lengths: of the sequences, B of them.
+        places: `(N,)` positions whose next token is supervised.
+        targets: `(N,)` those tokens.
+        counts: `(B,)` how many of them each sequence has.
+    """
+
+    lengths: tuple[int, ...]
+    places: Tensor
+    targets: Tensor
+    counts: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedSequences:
+        """The same on another device."""
+        tensors = (self.places, self.targets, self.counts)
+        return PackedSequences(self.lengths, *(tensor.to(device, non_blocking=non_blocking) for tensor in tensors))
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,36 +309,27 @@ class GraphLanguageModel(nn.Module):
     @staticmethod
     def _read(context: PromptContext, embedded: Tensor) -> Context:
         """What the projector is told of the prompts: the mean token embedding of each."""
-        text = context.text[..., None].to(embedded.dtype)
-        mean = (embedded.detach() * text).sum(dim=1) / text.sum(dim=1).clamp(min=1)
+        text = embedded.detach().flatten(0, 1).index_select(0, context.places)
+        total = torch.segment_reduce(text, "sum", lengths=context.counts, axis=0)
+        mean = total / context.counts.clamp(min=1)[:, None].to(embedded.dtype)
         return Context(mean.index_select(0, context.example_of), context.tasks)
 
     def forward(
         self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        labels: Tensor,
-        soft_positions: Tensor,
-        molecules: MoleculeBatch | None = None,
-        context: PromptContext | None = None,
-        logits_to_keep: int = 0,
+        labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **_: Any,
+        **batch: Any,
     ) -> dict[str, Tensor]:
         """Cross-entropy of the supervised tokens.
 
         Args:
-            input_ids, attention_mask, labels: `(B, L)`, right-padded.
-            soft_positions, molecules, context: see `embed`.
-            logits_to_keep: logits are computed for so many last positions only; 0 for all.
+            labels: see `_token_losses`; named here, for the trainer counts them only in models that take them.
             num_items_in_batch: supervised tokens of the whole optimiser step, so that accumulated batches weigh each
                 token alike; None for this batch's own.
+            batch: what else the collator makes.
         """
-        losses, targets = self._token_losses(
-            input_ids, attention_mask, labels, soft_positions, molecules, context, logits_to_keep
-        )
-        count = (targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
-        loss = losses.sum() / count
+        losses, counts = self._token_losses(labels=labels, **batch)
+        loss = losses.sum() / (counts.sum() if num_items_in_batch is None else num_items_in_batch)
         if self.training and not loss.requires_grad:
             # No example of this batch holds a molecule, and nothing but what reads graphs is trained.
             loss = loss + sum(0 * parameter.sum() for parameter in self.parameters() if parameter.requires_grad)
@@ -318,29 +337,40 @@ class GraphLanguageModel(nn.Module):
 
     def log_likelihood(self, batch: Mapping[str, Any]) -> LogLikelihood:
         """Log-likelihood of each example's supervised tokens, for a batch as the collator makes it."""
-        losses, targets = self._token_losses(
-            batch["input_ids"],
-            batch["attention_mask"],
-            batch["labels"],
-            batch["soft_positions"],
-            batch["molecules"],
-            batch["context"],
-            batch["logits_to_keep"],
-        )
-        return LogLikelihood(-losses.double().sum(dim=1), (targets != IGNORED).sum(dim=1))
+        losses, counts = self._token_losses(**batch)
+        return LogLikelihood(-torch.segment_reduce(losses.double(), "sum", lengths=counts), counts)
 
     def _token_losses(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor,
-        labels: Tensor,
         soft_positions: Tensor,
-        molecules: MoleculeBatch | None,
-        context: PromptContext | None,
-        logits_to_keep: int,
+        molecules: MoleculeBatch | None = None,
+        context: PromptContext | None = None,
+        packed: PackedSequences | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        logits_to_keep: int = 0,
+        **_: Any,
     ) -> tuple[Tensor, Tensor]:
-        """Negative log-likelihood and label per predicted position, both `(B, K - 1)`; 0 where not supervised."""
+        """Negative log-likelihoods of the supervised tokens, example after example, and how many each example has.
+
+        Args:
+            input_ids: `(B, L)`, right-padded; or `(1, T)`, packed.
+            soft_positions, molecules, context: see `embed`.
+            packed: where the sequences are in one row; None for a row for each.
+            attention_mask, labels: `(B, L)`; read where nothing is packed.
+            logits_to_keep: logits are computed for so many last positions only; 0 for all.
+
+        Returns:
+            `(N,)` in nats and `(B,)`.
+        """
         embedded = self.embed(input_ids, soft_positions, molecules, context)
+        if packed is not None:
+            told = packed_arguments(packed.lengths, embedded.device)
+            logits = self.llm(inputs_embeds=embedded, logits_to_keep=packed.places, use_cache=False, **told).logits[0]
+            return functional.cross_entropy(logits.float(), packed.targets, reduction="none"), packed.counts
+        if labels is None:
+            raise TypeError("a batch that is not packed needs labels")
         logits = self.llm(
             inputs_embeds=embedded, attention_mask=attention_mask, logits_to_keep=logits_to_keep, use_cache=False
         ).logits
@@ -348,4 +378,5 @@ class GraphLanguageModel(nn.Module):
         losses = functional.cross_entropy(
             logits[:, :-1].float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
         )
-        return losses, targets
+        supervised = targets != IGNORED
+        return losses[supervised], supervised.sum(dim=1)

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from bench.collate import Collator, TokenisedExample
+from bench.collate import Collator
+from bench.layout import TokenisedExample
 from bench.model import GraphLanguageModel
 from bench.pieces import pieces_of
 from bench.run_store import RunDirectory, read_json, write_json

@@ -10,7 +10,8 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from bench.collate import Collator, Layout, TokenisedExample
+from bench.attention import can_pack
+from bench.collate import Collator
 from bench.config import TINY, Generation, RunConfig
 from bench.errors import UserError
 from bench.experiment import build_model
@@ -18,6 +19,7 @@ from bench.exported import is_exported, load_exported
 from bench.features import open_features
 from bench.generate import Parse, predict
 from bench.language_model import LocatedModel, locate
+from bench.layout import Layout, TokenisedExample
 from bench.model import GraphLanguageModel, wire
 from bench.model_files import contents, files_identity
 from bench.prepare import Prepared, small_language_model
@@ -72,7 +74,8 @@ class OpenedModel:
         projector = NoProjector() if without_graph else self.config.projector
         layout = replace(self.trained.layout, store=store, projector=projector)
         reads = store if projector.places_tokens else None
-        collator = Collator(reads, layout.padding, with_context=projector.reads_context)
+        packs = self.trained.collator.packs
+        collator = Collator(reads, layout.padding, with_context=projector.reads_context, packs=packs)
         return replace(self.trained, layout=layout, collator=collator)
 
     def ask(
@@ -242,7 +245,8 @@ def open_model(path: Path | str, runtime: Runtime | None = None, *, llm: Path | 
         FeatureStore.open_or_build(runtime.cache_folder("features"), (), ()),
         config.llm.max_length,
     )
-    return OpenedModel(config, TrainedModel(model, layout, Collator(None, layout.padding)), runtime)
+    collator = Collator(None, layout.padding, packs=config.llm.packing and can_pack(model.llm))
+    return OpenedModel(config, TrainedModel(model, layout, collator), runtime)
 
 
 def _load_run(path: Path, runtime: Runtime) -> tuple[RunConfig, GraphLanguageModel, Any]:

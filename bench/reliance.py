@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bench.collate import TokenisedExample
 from bench.generate import predict
 from bench.identity import derived_seed, predict_id, reliance_id, swapped_answers_id
+from bench.layout import TokenisedExample
 from bench.prepare import Prepared, fitting_protocols
 from bench.reading import EvaluationData
 from bench.run_store import RunDirectory, append_jsonl, read_jsonl

@@ -17,12 +17,13 @@ from transformers import TrainerState, TrainingArguments
 from bench.activation import is_worth_it
 from bench.batch_norm import refuse_or_synchronise
 from bench.checkpoints import find_resumable, notes_of
-from bench.collate import Collator, ExampleDataset, TokenisedExample, TrainingExamples
+from bench.collate import Collator
 from bench.config import Stage
 from bench.device import device_of
 from bench.distributed import exchanging, share_of
 from bench.errors import ConfigError
 from bench.interruption import Interruption
+from bench.layout import ExampleDataset, TokenisedExample, TrainingExamples
 from bench.model import GraphLanguageModel
 from bench.progress import ProgressCallback
 from bench.run_store import is_whole, read_json, write_bytes, write_json

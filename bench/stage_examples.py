@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bench.collate import Layout, TrainingExamples
 from bench.errors import UserError
 from bench.identity import derived_seed
+from bench.layout import Layout, TrainingExamples
 from bench.prepare import Prepared
 from bench.session import Log
 from bench.trained_model import atoms_of, substitutes

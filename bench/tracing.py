@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from bench.activation import checkpoint_while_frozen
+from bench.attention import attend_by_sequence, packed_arguments
 from bench.config import Lora, Trains
 from bench.known_models import skeleton_of
 from bench.language_model import attach_lora, embeddings_in_full_precision
@@ -42,6 +43,7 @@ class Step:
         through: whether the gradient goes on to what is in front of the language model.
         checkpointing: whether activations are computed a second time, layer by layer, instead of kept.
         like: whose kernels: on a GPU autocast norms in 32 bits and dropout keeps a byte per element.
+        packed: lengths of the sequences where they lie in one row, and how many logits are computed; else None.
     """
 
     batch: int
@@ -54,6 +56,7 @@ class Step:
     through: bool
     checkpointing: bool = False
     like: Like = "cuda"
+    packed: tuple[tuple[int, ...], int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,8 @@ def _traced(config: Any, step: Step) -> Kept:
 def prepared(config: Any, step: Step) -> nn.Module:
     """The language model on the meta device, with its adapters, frozen and set to training as a stage does."""
     model = skeleton_of(config, step.dtype)
+    if step.packed is not None:
+        attend_by_sequence(model)
     if step.trains.embeddings == "full":
         embeddings_in_full_precision(model)
     model.requires_grad_(False)
@@ -144,21 +149,29 @@ def observed(model: nn.Module, step: Step) -> Kept:
 
     width = model.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
     with _Live(own) as live, _kernels_of(step):
-        embedded = torch.zeros(step.batch, step.length, width, dtype=step.dtype)
+        shape, told = _rows(step)
+        embedded = torch.zeros(*shape, width, dtype=step.dtype)
         embedded.requires_grad_(step.through or step.trains.embeddings == "full" or step.checkpointing)
-        mask = torch.ones(step.batch, step.length, dtype=torch.long)
-        if step.batch > 1:
-            mask[0, -1] = 0  # with padding, as almost every batch has it, attention is given a mask
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _autocast(step.autocast):
-            logits = model(
-                inputs_embeds=embedded, attention_mask=mask, logits_to_keep=step.kept, use_cache=False
-            ).logits
+            logits = model(inputs_embeds=embedded, use_cache=False, **told).logits
             loss = _loss(logits)
             del logits
         count = sum(storage.nbytes() for storage in saved.values())
         saved.clear()  # held, their memory would never be seen to be given back
         loss.backward()  # type: ignore[no-untyped-call]
     return Kept(count, live.peak)
+
+
+def _rows(step: Step) -> tuple[tuple[int, int], Mapping[str, Any]]:
+    """The batch's rows and positions, and what the model is told of them."""
+    if step.packed is not None:
+        lengths, targets = step.packed
+        places = torch.arange(max(targets, 1)).clamp(max=sum(lengths) - 1)
+        return (1, sum(lengths)), {"logits_to_keep": places, **packed_arguments(lengths, torch.device("cpu"))}
+    mask = torch.ones(step.batch, step.length, dtype=torch.long)
+    if step.batch > 1:
+        mask[0, -1] = 0  # with padding, as almost every batch has it, attention is given a mask
+    return (step.batch, step.length), {"logits_to_keep": step.kept, "attention_mask": mask}
 
 
 def _loss(logits: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.collate import Collator, Layout
+from bench.collate import Collator
+from bench.layout import Layout
 from bench.model import GraphLanguageModel
 from encoders.base import GraphInput, MoleculeBatch
 from encoders.store import FeatureStore

@@ -19,12 +19,13 @@ from torch.utils.data import DataLoader, RandomSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from bench.checkpoints import Notes
-from bench.collate import Collator, ExampleDataset, TokenisedExample
+from bench.collate import Collator
 from bench.config import Optimiser
 from bench.distributed import ALONE, Processes
 from bench.errors import NotFiniteError, UserError
 from bench.interruption import Interruption
-from bench.model import IGNORED, GraphLanguageModel
+from bench.layout import ExampleDataset, TokenisedExample
+from bench.model import GraphLanguageModel
 from bench.pieces import pieces_of
 from bench.run_store import is_whole, write_bytes
 from bench.sampling import LengthGroups, Shares
@@ -86,9 +87,11 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return on_device(super()._prepare_inputs(inputs), self.args.device)
 
     def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
-        """Tokens seen, without examples that only fill up a batch."""
-        supervised = (inputs["labels"] != IGNORED).any(dim=1, keepdim=True)
-        super()._track_num_input_tokens({**inputs, "attention_mask": inputs["attention_mask"] * supervised})
+        """Tokens seen, without padding and what only fills up a batch; counted where batches are made.
+
+        `Trainer` would ask the GPU in every step, and wait for it.
+        """
+        self.state.num_input_tokens_seen += sum(self.group.gathered(int(inputs["tokens"])))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes trained tensors only; a whole 7B model per checkpoint is waste, and tied embeddings fail to save."""
@@ -276,7 +279,7 @@ def log_likelihoods(
             width = max(len(example.ids) for example in chunk)
             own: list[tuple[float, int]] = []
             for piece in pieces_of(chunk, rows):
-                batch = collator([{"example": example} for example in piece], width)
+                batch = collator.training(piece, width)
                 likelihood = model.log_likelihood(on_device(batch, device))
                 own += zip(likelihood.total.tolist(), likelihood.tokens.tolist(), strict=True)
             for values in group.gathered(own)[: len(starts) - first]:

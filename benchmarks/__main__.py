@@ -22,6 +22,7 @@ def main() -> int:
         "collate",
         "encode-forward",
         "score",
+        "training-step",
         "featurise-everything",
         "systems",
         "paper-scale",
@@ -38,7 +39,17 @@ def main() -> int:
     parser.add_argument("--no-write", action="store_true", help="keep nothing in results/benchmarks")
     options = parser.parse_args()
 
-    from benchmarks import collate, encode_forward, everything, featurise, paper_scale, score, sharing, systems
+    from benchmarks import (
+        collate,
+        encode_forward,
+        everything,
+        featurise,
+        paper_scale,
+        score,
+        sharing,
+        systems,
+        training_step,
+    )
     from benchmarks.measure import report
 
     if options.name == "featurise-everything":
@@ -54,6 +65,7 @@ def main() -> int:
         "collate": collate.run,
         "encode-forward": encode_forward.run,
         "score": score.run,
+        "training-step": training_step.run,
     }
     return report(
         options.name, runs[options.name](options.rounds or 9), check=options.check, write=not options.no_write

@@ -26,6 +26,18 @@ def chebi20() -> list[str]:
     return [row for name in ("validation", "test") for row in _column(f"chebi20/{name}.csv.gz", "SMILES")]
 
 
+def captions() -> list[tuple[str, str]]:
+    """Molecules of ChEBI-20's validation and test splits with their descriptions, in an order of their own."""
+    rows = [
+        (smiles, text)
+        for name in ("validation", "test")
+        for smiles, text in zip(
+            *(_column(f"chebi20/{name}.csv.gz", column) for column in ("SMILES", "description")), strict=True
+        )
+    ]
+    return sorted(rows, key=lambda row: hashlib.sha256(row[0].encode()).digest())
+
+
 def some_of_chebi20(count: int) -> list[str]:
     """A pick of ChEBI-20 that is the same everywhere."""
     return by_hash(chebi20())[:count]

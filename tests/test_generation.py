@@ -12,10 +12,11 @@ from conftest import QUICK
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from bench.collate import Collator, Layout, end_ids
+from bench.collate import Collator
 from bench.config import Generation, RunConfig
 from bench.experiment import RunResult, evaluate_run, run
 from bench.generate import generate, predict
+from bench.layout import Layout, end_ids
 from bench.model import GraphLanguageModel
 from bench.prepare import prepare
 from bench.preset import load_config
