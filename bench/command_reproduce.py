@@ -95,7 +95,9 @@ def _write(plan: Plan, runs: Path, folder: Path) -> None:
     for table in tables:
         show(table)
         typer.echo()
-    typer.echo(f"wrote {packed[0]} and {len(packed) - 1} runs")
+    count = sum(file.parent.name == "runs" for file in packed)
+    examples = len(packed) - 1 - count
+    typer.echo(f"wrote {packed[0]}, {count} runs and facts about {examples} sets of examples")
     for file in write_tables(folder, tables=tables):
         typer.echo(f"wrote {file}")
 
