@@ -101,17 +101,19 @@ def _show(comparison: Comparison) -> None:
 def _cells(found: MetricComparison) -> list[Text]:
     from rich.text import Text
 
-    from results.tables.figures import NO_VALUE, bounds, decimals_of, number
+    from results.formats import NO_VALUE, bounds, decimals_of, number, p_value
 
     arrow = {"larger": " ↑", "smaller": " ↓"}.get(found.direction or "", "")
     known = [value for value in (found.a, found.b) if value is not None]
     digits = decimals_of(known, share=all(abs(value) <= 1 for value in known))
-    cells = [f"{found.metric}{arrow}", *(NO_VALUE if v is None else number(v, digits) for v in (found.a, found.b))]
+    values = zip((found.a, found.b), found.counted, strict=True)
+    shown = (number(value, digits) + (f" ({seeds})" if seeds else "") for value, seeds in values)
+    cells = [f"{found.metric}{arrow}", *shown]
     paired = found.paired
     if paired is None:
         return [Text(cell) for cell in (*cells, "no test")]
     significant = found.adjusted is not None and found.adjusted < 0.05
-    p, adjusted = (NO_VALUE if value is None else _p(value) for value in (paired.p, found.adjusted))
+    p, adjusted = p_value(paired.p), p_value(found.adjusted)
     finer = digits + 1  # a difference of the last digit should be seen
     cells += [
         number(paired.difference, finer, sign=True),
@@ -125,11 +127,9 @@ def _cells(found: MetricComparison) -> list[Text]:
     return [Text(cell, style="bold" if significant else "") for cell in cells]
 
 
-def _p(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
 def _notes(comparison: Comparison) -> list[str]:
+    from results.formats import p_value
+
     tests = dict.fromkeys(f.paired.test for f in comparison.metrics if f.paired is not None and f.paired.p is not None)
     notes = [
         f"{test}: {', '.join(f.metric for f in comparison.metrics if f.paired is not None and f.paired.test == test)}."
@@ -138,8 +138,8 @@ def _notes(comparison: Comparison) -> list[str]:
     tested = sum(found.adjusted is not None for found in comparison.metrics)
     notes += [
         f"Difference: {comparison.a} less {comparison.b}. * below 0.05 after Holm's correction over {tested} metrics. "
-        "Effect: in standard deviations of one example's difference. Detectable: what such a comparison finds in 80% "
-        "of cases."
+        "Effect: in standard deviations of one example's difference (Cohen's d_z). Detectable: what such a comparison "
+        "finds in 80% of cases."
     ]
     if tests and not any(test.startswith("t over") for test in tests):
         notes.append("p is about these models on other examples; with 3 seeds of each it is about training again too.")
@@ -147,7 +147,7 @@ def _notes(comparison: Comparison) -> list[str]:
         if found.mcnemar is not None:
             notes.append(
                 f"McNemar, {found.metric}: only {comparison.a} is right on {found.mcnemar.only_a:,}, only "
-                f"{comparison.b} on {found.mcnemar.only_b:,}; p {_p(found.mcnemar.p)}."
+                f"{comparison.b} on {found.mcnemar.only_b:,}; p {p_value(found.mcnemar.p)}."
             )
     for note in dict.fromkeys(found.paired.note for found in comparison.metrics if found.paired is not None):
         if note:
@@ -155,6 +155,10 @@ def _notes(comparison: Comparison) -> list[str]:
             notes.append(f"{', '.join(named)}: {note}.")
     for note in dict.fromkeys(found.note for found in comparison.metrics if found.note):
         notes.append(f"{', '.join(f.metric for f in comparison.metrics if f.note == note)}: {note}.")
+    for side, name in enumerate((comparison.a, comparison.b)):
+        for why in dict.fromkeys(found.lacking[side] for found in comparison.metrics if found.lacking[side]):
+            lacking = [found.metric for found in comparison.metrics if found.lacking[side] == why]
+            notes.append(f"{', '.join(lacking)} of {name}: undefined ({why}).")
     differ = [f"{path} {_setting(one)} | {_setting(other)}" for path, (one, other) in comparison.settings.items()]
     if differ:
         more = f"; and {len(differ) - 12} more" if len(differ) > 12 else ""

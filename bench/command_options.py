@@ -28,6 +28,8 @@ MaxRejected = Annotated[
     float, typer.Option(help="Greatest share of unusable rows; above it the run stops.", min=0, max=1)
 ]
 Tracking = Annotated[str | None, typer.Option(help="MLflow address; `none` for no tracking.")]
+MOST_REJECTED = 0.05
+"""Where `--max-rejected` is not given."""
 Offline = Annotated[bool, typer.Option("--offline", help="Download nothing.")]
 MicroBatch = Annotated[
     int | None,
@@ -89,6 +91,36 @@ def choices_of(scale: str | None, fidelity: str | None, switches: Sequence[str] 
     return Choices(scale=scale, fidelity=fidelity, switches=named)
 
 
+def again_of(
+    name: str,
+    settings: Sequence[str] | None,
+    choices: Choices,
+    only: Sequence[str] | None,
+    data: Sequence[Path] | None,
+    max_rejected: float,
+) -> tuple[str, ...]:
+    """The words behind `molgraft study` by which the same runs come about again, wherever and however they are run.
+
+    Args:
+        name: of the study, or its file.
+        settings: of `--set`.
+        choices: scale, fidelity and switches.
+        only: the cells, or patterns of them.
+        data: files of data sets.
+        max_rejected: greatest share of unusable rows.
+    """
+    chosen = (("--scale", choices.scale), ("--fidelity", choices.fidelity))
+    several = (
+        ("--switch", [f"{switch}={side}" for switch, side in choices.switches.items()]),
+        ("--set", settings or ()),
+        ("--only", only or ()),
+        ("--data", map(str, data or ())),
+        ("--max-rejected", [str(max_rejected)] if max_rejected != MOST_REJECTED else []),
+    )
+    words = [name, *(word for option, value in chosen if value is not None for word in (option, value))]
+    return (*words, *(word for option, values in several for value in values for word in (option, value)))
+
+
 def asked_of(limit: int | None, ids: str | None) -> list[str]:
     """The settings by which only some examples are asked."""
     chosen = [f"evaluation.limit={limit}"] if limit is not None else []
@@ -111,11 +143,13 @@ def runtime_of(
     """How a command is executed.
 
     Raises:
-        UserError: it was started as one of several processes and may not be, or a folder of runs cannot be there.
+        UserError: it was started as one of several processes and may not be, a folder of runs cannot be there, or the
+            address of the tracking store is of no kind that can be used.
     """
     from bench.distributed import started
     from bench.errors import UserError
     from bench.runtime import Runtime
+    from bench.tracking.address import address_of
 
     processes = started()
     if processes.several and not may_be_several:
@@ -132,7 +166,7 @@ def runtime_of(
     for place in (runs, *runs.parents):
         if place.exists() and not place.is_dir():
             raise UserError(f"--runs {runs}: {place} is a file; give a folder, which need not exist yet")
-    return Runtime(
+    runtime = Runtime(
         runs=runs,
         device=device,
         threads=threads,
@@ -143,3 +177,5 @@ def runtime_of(
         progress=not quiet,
         processes=processes,
     )
+    address_of(runtime)  # before anything is prepared, which may take hours
+    return runtime

@@ -37,7 +37,7 @@ def reproduce(
     retry_failed: options.Retry = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
-    max_rejected: options.MaxRejected = 0.05,
+    max_rejected: options.MaxRejected = options.MOST_REJECTED,
     tracking: options.Tracking = None,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
@@ -50,7 +50,9 @@ def reproduce(
     with 1 if runs have failed or are missing; the tables show them as such.
     """
     import time
+    from dataclasses import replace
 
+    from bench.device import settled
     from bench.dispatch.base import Options
     from bench.dispatch.start import run_plan
     from bench.plan import plan_study, study_folder
@@ -60,10 +62,11 @@ def reproduce(
 
     began = time.monotonic()
     how = Options(engine="local", workers=workers or 1)
-    runtime = options.runtime_of(runs, device, threads, how.workers, max_rejected, tracking, offline, quiet)
+    runtime = settled(options.runtime_of(runs, device, threads, how.workers, max_rejected, tracking, offline, quiet))
     chosen = options.choices_of(scale, fidelity, switches)
     study, cells = load_study(name, settings or (), runtime, choices=chosen, only=only or ())
     plan = plan_study(study, cells, runtime, Catalogue(data or ()), max_runs=max_runs, retry_failed=retry_failed)
+    plan = replace(plan, arguments=options.again_of(name, settings, chosen, only, data, max_rejected))
     show_plan(plan, runtime, workers=how.workers, retry_failed=retry_failed)
     if dry_run:
         return
@@ -92,7 +95,9 @@ def _write(plan: Plan, runs: Path, folder: Path) -> None:
     for table in tables:
         show(table)
         typer.echo()
-    typer.echo(f"wrote {packed[0]} and {len(packed) - 1} runs")
+    count = sum(file.parent.name == "runs" for file in packed)
+    examples = len(packed) - 1 - count
+    typer.echo(f"wrote {packed[0]}, {count} runs and facts about {examples} sets of examples")
     for file in write_tables(folder, tables=tables):
         typer.echo(f"wrote {file}")
 

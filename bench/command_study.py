@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from bench.dispatch.base import Options, Outcome
-    from bench.plan import Plan, PlannedRun
+    from bench.plan import Plan
     from bench.runtime import Runtime
 
 _ENGINE = "local (processes of this machine), ray (a Ray cluster; pip install 'molgraft\\[ray]') or slurm (jobs that "
@@ -74,7 +74,7 @@ def study(
     retry_failed: options.Retry = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
-    max_rejected: options.MaxRejected = 0.05,
+    max_rejected: options.MaxRejected = options.MOST_REJECTED,
     tracking: options.Tracking = None,
     offline: options.Offline = False,
     micro_batch: options.MicroBatch = None,
@@ -83,7 +83,7 @@ def study(
     synchronise_batch_norm: options.Synchronise = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Run every cell of a study with every seed, and print its table.
+    """Run every cell of a study with every seed, and print its tables.
 
     The plan is shown first, with what it is estimated to cost. What is done already is not done again, so a study that
     was interrupted goes on when the same command is given once more; given twice at a time, both share the work. It
@@ -94,6 +94,7 @@ def study(
     )  # refused at once if wrong
     from dataclasses import replace
 
+    from bench.device import settled
     from bench.dispatch.start import run_plan
     from bench.plan import plan_study, study_folder
     from bench.plan_report import show_plan
@@ -110,9 +111,13 @@ def study(
     if watch:
         _look_on(name, runtime)
         return
+    if how.engine == "local":  # elsewhere each machine has its own
+        runtime = settled(runtime)
     chosen = options.choices_of(scale, fidelity, switches)
     loaded, cells = load_study(name, settings or (), runtime, choices=chosen, only=only or ())
     plan = plan_study(loaded, cells, runtime, Catalogue(data or ()), max_runs=max_runs, retry_failed=retry_failed)
+    again = options.again_of(name, settings, chosen, only, data, max_rejected)
+    plan = replace(plan, arguments=(*again, *(["--synchronise-batch-norm"] if synchronise_batch_norm else [])))
     show_plan(plan, runtime, workers=how.workers or 1, retry_failed=retry_failed)
     if dry_run:
         return
@@ -204,8 +209,7 @@ def _slurm(settings: Sequence[str]) -> Mapping[str, Any]:
 def _show(plan: Plan, outcome: Outcome, runtime: Runtime) -> None:
     """The tables of what is done, the cell that the study's rule selects, and what is not done."""
     if outcome.done:
-        for task in _tasks_asked(outcome.done):
-            print_table(outcome.folders, *task)
+        _show_tables(plan, runtime)
         for line in _selected(plan, runtime):
             typer.echo(line)
     if outcome.detached:
@@ -224,26 +228,6 @@ def _show(plan: Plan, outcome: Outcome, runtime: Runtime) -> None:
         typer.echo("failed runs are tried again with --retry-failed", err=True)
 
 
-def _tasks_asked(runs: Sequence[PlannedRun]) -> Sequence[tuple[str, str, str | None]]:
-    """Protocol, split and task of each table that there is to be; no task where there is but one.
-
-    Cells may be asked different things, so all are looked at; only those that are done have something to show.
-    """
-    from bench.prepare import fitting_protocols
-
-    configs = {run.cell: run.config for run in runs}.values()
-    asked = dict.fromkeys(
-        (fitting_protocols(config.evaluation.protocols, task)[0].name, config.evaluation.split, task.name, task.data)
-        for config in configs
-        for task in config.evaluation_tasks()
-    )
-    tasks = {(task, data) for _, _, task, data in asked}
-    if len(tasks) == 1:
-        return list(dict.fromkeys((protocol, split, None) for protocol, split, _, _ in asked))
-    by_name = len({task for task, _ in tasks}) == len(tasks)
-    return [(protocol, split, task if by_name else data) for protocol, split, task, data in asked]
-
-
 def _selected(plan: Plan, runtime: Runtime) -> Iterator[str]:
     """The cell that the study's rule selects, and those that it could not consider; nothing of a single cell."""
     from bench.selection import selected
@@ -253,19 +237,18 @@ def _selected(plan: Plan, runtime: Runtime) -> Iterator[str]:
         yield from selected(plan.select, states_of(plan, runtime)).lines()
 
 
-def print_table(names: Mapping[Path, str], protocol: str, split: str = "test", data: str | None = None) -> None:
-    """The table of some runs.
-
-    Args:
-        names: their folders, and their cells' aliases, which may not be those that they were made under.
-        protocol: by which answers are scored.
-        split: that was asked.
-        data: the task, where several were asked.
-    """
+def _show_tables(plan: Plan, runtime: Runtime) -> None:
+    """The tables that the study requests, as `molgraft tables STUDY` prints them."""
     from bench.command_tables import show, telling
-    from results.runs import read_runs
-    from results.tables import build_table
+    from results.packed import read_study
+    from results.runs import ResultsError
+    from results.tables.studies import study_tables
 
-    with telling() as tell:
-        table = build_table(read_runs(list(names), names), protocol, split, data, tell=tell)
-    show(table)
+    try:
+        with telling() as tell:
+            tables = study_tables(read_study(plan.study, runtime.runs), tell=tell)
+    except ResultsError as error:  # of runs that are done all the same
+        typer.echo(f"no table: {error}")
+        return
+    for table in tables:
+        show(table)

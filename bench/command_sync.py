@@ -40,7 +40,7 @@ def sync(
             f"  {done.created} new, {done.updated} updated, {done.unchanged} unchanged; {done.points} values were sent"
         )
         if done.elsewhere:
-            typer.echo(f"  {done.elsewhere} left alone, which were finished in another folder of runs")
+            typer.echo(f"  {done.elsewhere} left alone, since another folder of runs has more of them")
         for line in done.failed:
             typer.echo(f"  failed: {line}", err=True)
     if done.failed:

@@ -56,6 +56,13 @@ def tables(
         typer.Option(help="Write a study's runs and tables, as small as a repository wants them.", metavar="FOLDER"),
     ] = None,
     predictions: Annotated[bool, typer.Option("--predictions", help="With --pack: questions and answers too.")] = False,
+    molecules: Annotated[
+        str | None,
+        typer.Option(
+            help="With --pack, what of the examples' molecules: none, plain (no depictions), shown (depictions of "
+            "those that a report shows; the default) or all.",
+        ),
+    ] = None,
     plots: Annotated[
         Path | None, typer.Option(help="Draw the plots of each table too, as SVG and PNG.", metavar="FOLDER")
     ] = None,
@@ -73,6 +80,8 @@ def tables(
         raise UserError(f"--format {form}: unknown; it is one of {', '.join(FORMATS)}")
     if predictions and pack is None:
         raise UserError("--predictions: says nothing without --pack")
+    if molecules is not None and pack is None:
+        raise UserError("--molecules: says nothing without --pack")
     chosen = any(option is not None for option in (protocol, split, data, task, metrics, form, output))
     if check:
         if chosen or compare_to is not None or pack is not None or plots is not None:
@@ -85,7 +94,7 @@ def tables(
     if pack is not None:
         if chosen or compare_to is not None or plots is not None or len(sources or []) != 1:
             raise UserError("--pack: give one study by its name, and nothing else; its tables are what it declares")
-        _pack((sources or [])[0], runs, pack, predictions=predictions)
+        _pack((sources or [])[0], runs, pack, predictions=predictions, molecules=molecules or "shown")
         return
     asked = _Asked(protocol, split, data, task, tuple((metrics or "").split(",")) if metrics else (), compare_to)
     if sources and not chosen and compare_to is None and plots is None and (packed := _packed(sources, quiet=True)):
@@ -93,8 +102,8 @@ def tables(
             _rewrite(folder)
         return
     with telling() as tell:
-        found = list(_tables(sources or [str(runs)], runs, asked, tell))
-    _put_out(found, form, output)
+        found, several = _tables(sources or [str(runs)], runs, asked, tell)
+    _put_out(found, form, output, several=several)
     if plots is not None:
         _draw(found, sources or [str(runs)], runs, plots)
 
@@ -130,17 +139,20 @@ def telling() -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(escape(text))
 
 
-def _tables(sources: Sequence[str], runs: Path, asked: _Asked, tell: Callable[[str], None]) -> Iterator[Table]:
+def _tables(
+    sources: Sequence[str], runs: Path, asked: _Asked, tell: Callable[[str], None]
+) -> tuple[Sequence[Table], bool]:
+    """The tables that are asked for, and whether these are several, be it that some cannot be made yet."""
     from results.packed import read_study
     from results.runs import read_runs
     from results.tables import TableRequest, build_table, requested_table
-    from results.tables.studies import study_tables
+    from results.tables.studies import default_requests, study_tables
 
     if _is_study(sources):
         study = read_study(sources[0], runs)
         if not asked.is_particular:
-            yield from study_tables(study, reference=asked.reference, tell=tell)
-            return
+            requested = study.requests or tuple(default_requests(study.runs))
+            return study_tables(study, reference=asked.reference, tell=tell), len(requested) > 1
         request = TableRequest(
             task=asked.task,
             data=asked.data,
@@ -150,11 +162,11 @@ def _tables(sources: Sequence[str], runs: Path, asked: _Asked, tell: Callable[[s
             reference=asked.reference,
             rows=study.request.rows if study.request.published is None else {},
         )
-        yield requested_table(
+        table = requested_table(
             study.runs, request, order=study.cells, missing=study.missing, about=study.about, tell=tell
         )
-        return
-    yield build_table(
+        return [table], False
+    table = build_table(
         read_runs([Path(source) for source in sources]),
         asked.protocol or "strict",
         asked.split or "test",
@@ -164,9 +176,11 @@ def _tables(sources: Sequence[str], runs: Path, asked: _Asked, tell: Callable[[s
         reference=asked.reference,
         tell=tell,
     )
+    return [table], False
 
 
-def _put_out(tables: Sequence[Table], form: str | None, output: Path | None) -> None:
+def _put_out(tables: Sequence[Table], form: str | None, output: Path | None, *, several: bool) -> None:
+    """Prints tables, or writes them into a file; in JSON, several of them are one list."""
     from bench.errors import UserError
     from results.tables import as_file, as_text
 
@@ -175,19 +189,26 @@ def _put_out(tables: Sequence[Table], form: str | None, output: Path | None) -> 
             show(table)
         return
     if output is None:
-        typer.echo("\n\n".join(as_text(table, form or "markdown") for table in tables))
+        texts = [as_text(table, form or "markdown") for table in tables]
+        typer.echo(_as_list(texts) if form == "json" and several else "\n\n".join(texts))
         return
     if form is None:
         endings = {".tex": "latex", ".html": "html", ".json": "json"}
         form = endings.get(output.suffix, "markdown")
-    if len(tables) > 1 and form in ("html", "json"):
+    if len(tables) > 1 and form == "html":
         raise UserError(f"--output {output}: a file holds one table, and there are {len(tables)}: choose with --data")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text("\n".join(as_file(table, form) for table in tables), encoding="utf-8")
+        texts = [as_file(table, form) for table in tables]
+        text = _as_list(texts) + "\n" if form == "json" and several else "\n".join(texts)
+        output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written: {error}") from None
     typer.echo(f"wrote {output}")
+
+
+def _as_list(documents: Sequence[str]) -> str:
+    return "[" + ",\n".join(document.strip() for document in documents) + "]"
 
 
 def _draw(tables: Sequence[Table], sources: Sequence[str], runs: Path, folder: Path) -> None:
@@ -223,11 +244,16 @@ def _packed(sources: Sequence[str], *, quiet: bool = False) -> list[Path]:
     return found
 
 
-def _pack(source: str, runs: Path, folder: Path, *, predictions: bool) -> None:
+def _pack(source: str, runs: Path, folder: Path, *, predictions: bool, molecules: str) -> None:
+    from bench.errors import UserError
     from results.packed import pack, read_study
+    from results.packed_examples import as_molecules
 
     study = read_study(source, runs)
-    written = pack(study, folder, predictions=predictions)
+    kept = as_molecules(molecules)
+    if kept is None:
+        raise UserError(f"--molecules {molecules}: unknown; it is none, plain, shown or all")
+    written = pack(study, folder, predictions=predictions, molecules=kept)
     size = sum(file.stat().st_size for file in written)
     typer.echo(f"{folder}: {len(study.runs)} runs of {study.name}, {size / 1000:,.0f} kB")
     if study.missing:
@@ -274,7 +300,7 @@ def _outdated(study: StudyOnFile) -> Iterable[str]:
     seen: dict[tuple[str, str, str], str] = {}
     for run in study.runs:
         for entry in run.summary.get("evaluations", ()):
-            for score in entry.get("scores", ()):
+            for score in (*entry.get("scores", ()), *entry.get("decontaminated", ())):
                 measured = str(score.get("identity", {}).get("metrics", ""))
                 seen.setdefault((str(score["protocol"]), str(entry["answer"]), measured), str(run.folder))
     for (name, answer, measured), where in seen.items():

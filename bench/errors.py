@@ -38,6 +38,10 @@ class RunBusyError(UserError):
     """Another process holds the run's lock."""
 
 
+class DeviceLostError(UserError):
+    """The device that is to be computed on is not there, or no longer; runs have not failed and can be gone on with."""
+
+
 class NotFiniteError(ArithmeticError):
     """A loss, a likelihood or a token's logit became NaN or infinite."""
 

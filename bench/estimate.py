@@ -17,7 +17,7 @@ from torch import nn
 
 from bench.config import Stage
 from bench.device import device_of
-from bench.errors import ConfigError
+from bench.errors import ConfigError, DeviceLostError
 from bench.language_model import attach_lora, embedding_width, load_skeleton
 from bench.layout import Layout, TokenisedExample
 from bench.prepare import Prepared
@@ -184,8 +184,9 @@ def measured_speed(runtime: Runtime) -> Machine:
 
     It counts time by the clock, pauses included: what else the machine does, it will do during the study too.
     """
-    device = device_of(runtime)
-    if device.type == "cuda" and not torch.cuda.is_available():  # the runs go to machines that have one
+    try:
+        device = device_of(runtime)
+    except DeviceLostError:  # the runs go to machines that have one
         device = torch.device("cpu")
     if runtime.threads:
         torch.set_num_threads(runtime.threads)

@@ -71,6 +71,7 @@ class Plan:
         question: what the study asks, in words.
         tables: what is shown of it in the end.
         scale, fidelity: those of the preset that are in force; empty for a preset that has none.
+        arguments: the words behind `molgraft study` that give these runs again; empty where it was not started so.
     """
 
     study: str
@@ -81,6 +82,7 @@ class Plan:
     tables: tuple[TableRequest, ...] = ()
     scale: str = ""
     fidelity: str = ""
+    arguments: tuple[str, ...] = ()
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -106,7 +108,13 @@ class Plan:
             for run in self.runs
         ]
         work = {cell: to_mapping(described) for cell, described in self.work.items()}
-        about = {"study": self.study, "question": self.question, "scale": self.scale, "fidelity": self.fidelity}
+        about: dict[str, Any] = {
+            "study": self.study,
+            "question": self.question,
+            "scale": self.scale,
+            "fidelity": self.fidelity,
+        }
+        about |= {"arguments": list(self.arguments)} if self.arguments else {}
         tables = [table.to_mapping() for table in self.tables]
         write_json(file, {**about, "select": to_mapping(self.select), "tables": tables, "work": work, "runs": runs})
         return file
@@ -130,6 +138,7 @@ class Plan:
                 tuple(TableRequest.from_mapping(table) for table in written.get("tables", ())),
                 str(written.get("scale", "")),
                 str(written.get("fidelity", "")),
+                tuple(map(str, written.get("arguments", ()))),
             )
         except (KeyError, TypeError, ConfigError, ResultsError) as error:
             raise UserError(

@@ -10,14 +10,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-_PASSWORD = re.compile(r"(://[^/\s:@]*:)\S*@")  # one may hold `/`, and by mistake `@`
-_IN_QUERY = re.compile(r"([?&]\w*password=)[^&\s'\")]+")
+_ADDRESS = re.compile(r"(?:-\S+=)?[A-Za-z][\w+.-]*://.*", re.DOTALL)  # a text that is nothing but one
+_PASSWORD, _IN_QUERY = re.compile(r"(://[^/:@]*:).*@", re.DOTALL), re.compile(r"([?&]\w*password=)[^&]+")
+
+# The same within a sentence, where one may hold `/`, by mistake `@`, and a space if no port stands in its place.
+_WORD_IN_TEXT = re.compile(r"(://[^/\s:@]*:)\S*@")
+_WORDS_IN_TEXT = re.compile(r"(://[^/\s:@]+:)(?!\*\*\*@|\d+(?:[/?#\s,;)\]'\"]|$))(?:(?!://)[^\n])*@")
+_QUERY_IN_TEXT = re.compile(r"([?&]\w*password=)[^&\s'\")]+")
+_SHORTEST = 3  # characters of a part of a password that is worth hiding by itself
 
 _PACKAGES = (
     "molgraft",
@@ -54,9 +61,31 @@ def provenance() -> Mapping[str, Any]:
     }
 
 
-def without_password(text: str) -> str:
-    """`text` without the passwords of the addresses in it, as in `postgresql://user:password@host/name`."""
-    return _IN_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1***@", text))
+def without_password(text: str, address: str | None = None) -> str:
+    """`text` without the passwords of the addresses in it, as in `postgresql://user:password@host/name`.
+
+    Args:
+        text: an address, or a sentence that names some.
+        address: that it may be about, whose password is taken out wherever it stands: what a password with a space or
+            a quote in it is, no sentence tells.
+    """
+    for secret in _secrets(address or ""):
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+    if _ADDRESS.fullmatch(text):
+        return _IN_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1***@", text))
+    masked = _WORDS_IN_TEXT.sub(r"\1***@", _WORD_IN_TEXT.sub(r"\1***@", text))
+    return _QUERY_IN_TEXT.sub(r"\1***", masked)
+
+
+def _secrets(address: str) -> Sequence[str]:
+    """What of an address is secret, as it was given and as drivers show it, the longest first."""
+    given = [found[0].removeprefix(found[1]) for found in _IN_QUERY.finditer(address)]
+    given += [found[0].removeprefix(found[1]).removesuffix("@") for found in _PASSWORD.finditer(address)]
+    plain = {*given, *(unquote(secret) for secret in given)}
+    # A driver takes what follows a bare `@` for the host, and says that there is no such one.
+    parts = {part for secret in plain for part in secret.split("@")[1:] if len(part) >= _SHORTEST}
+    known = {*plain, *parts}
+    return sorted({*known, *(repr(secret)[1:-1] for secret in known)} - {""}, key=len, reverse=True)
 
 
 def package_version(name: str) -> str | None:

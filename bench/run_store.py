@@ -159,7 +159,7 @@ class RunDirectory:
         try:
             for leftover in self.path.rglob(f"*{_PARTIAL}"):  # of a session that was killed while it wrote
                 leftover.unlink(missing_ok=True)
-            self.found = self._written_status()
+            self.found = self.written_status()
             self._earlier_seconds, self._attempts = self.found.seconds, self.found.attempts
             self._started = time.monotonic()
             yield
@@ -168,7 +168,7 @@ class RunDirectory:
 
     def busy(self) -> RunBusyError:
         """The error that says who is at the run."""
-        status = self._written_status()
+        status = self.written_status()
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.updated))
         who = f"process {status.pid} on {status.host} (last sign of life {since}, {status.phase})"
         if not status.pid:  # it holds the lock, and has not said so yet
@@ -180,7 +180,7 @@ class RunDirectory:
 
     def status(self) -> Status:
         """The state as it is now, not as it was last written."""
-        status = self._written_status()
+        status = self.written_status()
         if status.state == "running" and not is_held(self.path / "lock"):
             return Status(**{**asdict(status), "state": "interrupted"})
         return status
@@ -198,7 +198,8 @@ class RunDirectory:
         status = Status(state, phase, error, message, *who, round(seconds, 2), self._attempts)
         write_json(self.path / "status.json", asdict(status))
 
-    def _written_status(self) -> Status:
+    def written_status(self) -> Status:
+        """The state as whoever worked on the run last has written it, whether that process is still there or not."""
         try:
             return Status.parse((self.path / "status.json").read_text(errors="replace"))
         except FileNotFoundError:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench.errors import UserError
 from bench.identity import content_hash, score_id
 from bench.run_store import RunDirectory, read_json, read_jsonl, write_json, write_text
-from tasks.base import AnswerKind, Basis, Estimate, ScoreTable, TaskError
+from tasks.base import AnswerKind, Basis, Direction, Estimate, ScoreTable, TaskError
 from tasks.metrics.base import Protocol, RowFacts, basis_of, mean_estimate
 
 if TYPE_CHECKING:
@@ -59,7 +59,12 @@ def score_predictions(
     file = run.scores_file(identity)
     stored: dict[str, Any] = read_json(file) if file.exists() else {}
     if "basis" in stored:
-        return dict(stored["summary"])
+        better = {metric.name: metric.better for metric in protocol.metrics()[kind]}
+        known = dict(stored["summary"])
+        summary = {**known, "metrics": _with_directions(known["metrics"], better)}
+        if summary != known:  # of a version that did not say which way is better
+            _write(file, {**stored, "summary": summary})
+        return summary
     questions = read_jsonl(run.questions_file(predicted))
     answers = {row["example_id"]: row["text"] for row in read_jsonl(run.predictions_file(predicted))}
     missing = sum(row["example_id"] not in answers for row in questions)
@@ -80,16 +85,26 @@ def score_predictions(
         "score_id": identity,
         "n": table.n,
         "n_invalid": table.n_invalid,
-        "metrics": {name: described(estimate) for name, estimate in table.metrics.items()},
+        "metrics": _with_directions({name: described(e) for name, e in table.metrics.items()}, table.better),
         "identity": dict(table.identity),
         **({"without": dict(without.description)} if without is not None else {}),
     }
     ids = [row["example_id"] for row in questions]
-    parts = {"summary": summary, "example_ids": ids, **_of_examples(table, ids)}
-    # A line for each part: a number to a line would make the file twice as large, and reading it slow.
+    _write(file, {"summary": summary, "example_ids": ids, **_of_examples(table, ids)})
+    return summary
+
+
+def _write(file: Path, parts: Mapping[str, Any]) -> None:
+    """A line for each part: a number to a line would make the file twice as large, and reading it slow."""
     lines = (f'"{name}": {json.dumps(part, ensure_ascii=False, allow_nan=False)}' for name, part in parts.items())
     write_text(file, "{\n" + ",\n".join(lines) + "\n}\n")
-    return summary
+
+
+def _with_directions(
+    metrics: Mapping[str, Mapping[str, Any]], better: Mapping[str, Direction | None]
+) -> dict[str, dict[str, Any]]:
+    """Described estimates that say which way is better, for readers who do not have the metrics themselves."""
+    return {name: {**known, **({"better": better[name]} if name in better else {})} for name, known in metrics.items()}
 
 
 def _of_examples(table: ScoreTable, ids: Sequence[str]) -> dict[str, Any]:
@@ -250,12 +265,14 @@ def _score_anew(
 
 
 def _add_what_is_missing(directory: RunDirectory, entry: Mapping[str, Any], catalogue: Catalogue | None) -> None:
-    """Computes score files of older versions again, under the settings that they were made with.
+    """Adds to scores of older versions what they do not say, computing them again where that needs the answers.
+
+    Each is made under the settings that it was made with.
 
     What cannot be made as it was (a setting, a package or a data file has changed) stays as it is.
     """
     predicted, kind = entry["predict_id"], entry["answer"]
-    stale = [score for score in _scores_of(entry) if not _says_basis(directory.scores_file(score["score_id"]))]
+    stale = [score for score in _scores_of(entry) if not _says_all(score, directory.scores_file(score["score_id"]))]
     candidates = _protocols_of(directory, [score["protocol"] for score in stale]) if stale else []
     for score in stale:
         try:
@@ -266,13 +283,15 @@ def _add_what_is_missing(directory: RunDirectory, entry: Mapping[str, Any], cata
                 leaks = _leaks(directory, predicted, Without(parts, said["by"]), catalogue)
             for protocol in candidates:
                 if kind in protocol.metrics() and _identity(predicted, kind, protocol, leaks) == score["score_id"]:
-                    score_predictions(directory, predicted, kind, protocol, leaks)
+                    score.update(score_predictions(directory, predicted, kind, protocol, leaks))
         except (TaskError, OSError):
             continue
 
 
-def _says_basis(file: Path) -> bool:
-    return file.exists() and "basis" in read_json(file)
+def _says_all(score: Mapping[str, Any], file: Path) -> bool:
+    """Whether a score says what each metric is computed from, and which way is better."""
+    directed = all("better" in estimate for estimate in score["metrics"].values())
+    return directed and file.exists() and "basis" in read_json(file)
 
 
 def _scores_of(entry: Mapping[str, Any]) -> list[dict[str, Any]]:

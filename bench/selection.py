@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,7 +58,7 @@ class Selection:
 
     @property
     def direction(self) -> Literal["min", "max"]:
-        """Whether the smallest or the largest figure is best."""
+        """Whether the smallest or the largest figure is best; `check_selection` asks a metric that is unknown here."""
         if self.mode is not None:
             return self.mode
         return "min" if self.metric.rpartition("/")[2] in _SMALLER_IS_BETTER else "max"
@@ -107,16 +107,17 @@ def figure_of(summary: Mapping[str, Any], rule: Selection, *, asked: Collection[
     return figure
 
 
-def check_selection(rule: Selection, config: RunConfig, path: str = "select") -> None:
-    """Stops where runs of this configuration will have no such figure, or one of the test split.
+def check_selection(rule: Selection, config: RunConfig, path: str = "select") -> Selection:
+    """The rule with the direction that its metric declares, where none was given.
 
     Raises:
-        ConfigError: with what would be right.
+        ConfigError: runs of this configuration will have no such figure, or one of the test split, or one of which
+            neither direction is better; with what would be right.
     """
     if rule.metric == LOSS and not config.stages:
         raise ConfigError(f"{path}.metric", "is loss, and the run has no stage that would have one; name a metric")
     if rule.metric in PLAIN:
-        return
+        return rule
     if config.evaluation.split != _VALIDATION:
         raise ConfigError(
             f"{path}.metric",
@@ -138,12 +139,22 @@ def check_selection(rule: Selection, config: RunConfig, path: str = "select") ->
             f"{path}.metric",
             f"is {rule.metric}, and the run is scored by {', '.join(protocols)}; set `evaluation.protocols` too",
         )
-    offered = [metric.name for metric in protocols[name].metrics().get(kind, ())]
+    offered = {metric.name: metric.better for metric in protocols[name].metrics().get(kind, ())}
     if metric not in offered:
         raise ConfigError(
             f"{path}.metric",
             f"is {rule.metric}; of answers of the kind {kind}, {name} measures {', '.join(offered) or 'nothing'}",
         )
+    if rule.mode is not None:
+        return rule
+    better = offered[metric]
+    if better is None:
+        raise ConfigError(
+            f"{path}.mode", f"is missing, and {rule.metric} is no merit whichever way it goes; say `mode: min` or `max`"
+        )
+    declared: Literal["min", "max"] = "min" if better == "smaller" else "max"
+    # What the name says already is left to it, so that rules read as they were written.
+    return rule if rule.direction == declared else replace(rule, mode=declared)
 
 
 @dataclass(frozen=True, slots=True)

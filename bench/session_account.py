@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from bench.errors import StoppedEarlyError, is_user_error
+from bench.errors import DeviceLostError, StoppedEarlyError, is_user_error
 from bench.provenance import provenance
 from bench.run_store import RunDirectory, Status, read_json, write_json
 
@@ -77,6 +77,8 @@ def reason_of(error: BaseException, kind: str | None) -> str:
         return kind
     if isinstance(error, StoppedEarlyError):
         return "stopped early"
+    if isinstance(error, DeviceLostError):
+        return "no device"
     if isinstance(error, KeyboardInterrupt):
         return "SIGINT"
     if isinstance(error, SystemExit):

@@ -136,7 +136,7 @@ def load_study(
     for line in _adjusted(declared, cells):
         (runtime or Runtime()).say(line)
     _refuse_equals(cells)
-    _check_selection(study.select, cells)
+    study = replace(study, select=_checked_selection(study.select, cells))
     wanted = _wanted(cells, only)
     known = {*cells, *(cell.name for cell in cells_of(factors))}  # those that are excluded at this scale among them
     tables, left_out = tables_in_force(study.tables, wanted, known, components)
@@ -280,16 +280,18 @@ def _refuse_equals(cells: Mapping[str, RunConfig]) -> None:
         seen[same] = alias
 
 
-def _check_selection(rule: Selection, cells: Mapping[str, RunConfig]) -> None:
-    """Stops where no cell could be chosen by the rule; a cell that trains nothing beside others is just not chosen."""
+def _checked_selection(rule: Selection, cells: Mapping[str, RunConfig]) -> Selection:
+    """The rule with its direction, where it can choose cells; one that trains nothing beside others is not chosen."""
+    found = rule
     trained = [alias for alias, config in cells.items() if config.stages]
     for alias, config in cells.items():
         if rule.metric == LOSS and trained and alias not in trained:
             continue
         try:
-            check_selection(rule, config)
+            found = check_selection(rule, config)
         except ConfigError as error:
             raise ConfigError(error.path, f"{_message(error)} (cell {alias})") from None
+    return found
 
 
 def _wanted(cells: Mapping[str, RunConfig], only: Sequence[str]) -> Mapping[str, RunConfig]:

@@ -8,14 +8,12 @@ It ends with 1 unless every run was done, came to the same bits, and stands in M
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +21,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_OUTCOME = ("stages/*/final.safetensors", "predictions/*", "reliance/*", "scores/*")
+from benchmarks.undisturbed import (
+    Findings,
+    all_done,
+    carried_out,
+    command_of,
+    equal_outcomes,
+    in_words,
+    options_of,
+    rows_of,
+    run_undisturbed,
+    states_of,
+)
+
 _SPREAD = 10.0  # seconds at least, or each kill falls where a worker has only begun
 _EXPERIMENT = "molgraft/{study}"
 
@@ -70,43 +80,30 @@ class Kills:
                 continue
         self.left -= 1
         self.told.append(what)
-        print(f"  kill {len(self.told)}: {what} ({', '.join(map(str, chosen))}); {_progress(runs)}", flush=True)
+        killed = f"{what} ({', '.join(map(str, chosen))})"
+        print(f"  kill {len(self.told)}: {killed}; {in_words(states_of(runs))}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs both, compares them, and prints what happened."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--study", default="smoke-matrix")
+    parser = options_of(__doc__)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the victims")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], dest="settings", help="settings of all cells")
-    parser.add_argument("--folder", type=Path, help="keep everything here; else in a temporary folder")
-    given = parser.parse_args(arguments)
-    if given.folder is not None:
-        given.folder.mkdir(parents=True, exist_ok=True)
-        return _compare(given, given.folder)
-    with tempfile.TemporaryDirectory() as folder:
-        return _compare(given, Path(folder))
+    return carried_out(parser.parse_args(arguments), _compare)
 
 
-def _compare(given: argparse.Namespace, folder: Path) -> int:
+def _compare(given: argparse.Namespace, folder: Path) -> Findings:
     undisturbed, disturbed = folder / "undisturbed", folder / "disturbed"
-    os.environ.setdefault("MOLGRAFT_CACHE", str(folder / "cache"))
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    print(f"{given.study}, undisturbed", flush=True)
     began = time.monotonic()
-    subprocess.run(_command(given, undisturbed, 1), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run_undisturbed(given.study, undisturbed, given.settings)
     seconds = time.monotonic() - began
-    print(f"  {seconds:.0f} s; {_progress(undisturbed)}", flush=True)
+    print(f"  {seconds:.0f} s; {in_words(states_of(undisturbed))}", flush=True)
     starts, took = _disturbed(given, disturbed, seconds)
-    print(f"  {took:.0f} s in {starts} starts; {_progress(disturbed)}", flush=True)
-    findings = dict(_findings(undisturbed, disturbed))
+    print(f"  {took:.0f} s in {starts} starts; {in_words(states_of(disturbed))}", flush=True)
     study = json.loads(next(disturbed.glob(".studies/*/plan.json")).read_text())["study"]
-    findings |= dict(_mirrored(disturbed, study))
-    for finding, holds in findings.items():
-        print(f"{'ok    ' if holds else 'FAILED'} {finding}")
-    return 0 if all(findings.values()) else 1
+    return dict([*_findings(undisturbed, disturbed), *_mirrored(disturbed, study)])
 
 
 def _disturbed(given: argparse.Namespace, runs: Path, seconds: float) -> tuple[int, float]:
@@ -119,8 +116,9 @@ def _disturbed(given: argparse.Namespace, runs: Path, seconds: float) -> tuple[i
         starts += 1
         started = time.monotonic()
         known = set(_workers(runs))
+        command = command_of(given.study, runs, workers=given.workers, settings=given.settings)
         with (runs.parent / "said.txt").open("ab") as output:
-            parent = subprocess.Popen(_command(given, runs, given.workers), stdout=output, stderr=output)
+            parent = subprocess.Popen(command, stdout=output, stderr=output)
         if kills.startup == 0.0:  # found out once
             while parent.poll() is None and not set(_workers(runs)) - known:
                 time.sleep(0.1)
@@ -140,54 +138,23 @@ def _disturbed(given: argparse.Namespace, runs: Path, seconds: float) -> tuple[i
     return starts, time.monotonic() - began
 
 
-def _command(given: argparse.Namespace, runs: Path, workers: int) -> list[str]:
-    settings = [word for setting in given.settings for word in ("--set", setting)]
-    fixed = ["--workers", str(workers), "--device", "cpu", "--threads", "1", "--offline", "--quiet"]
-    return [sys.executable, "-m", "bench.cli", "study", given.study, *settings, "--runs", str(runs), *fixed]
-
-
 def _findings(undisturbed: Path, disturbed: Path) -> Iterator[tuple[str, bool]]:
     """What holds of the runs themselves."""
     planned = {row["train_id"] for row in json.loads(next(disturbed.glob(".studies/*/plan.json")).read_text())["runs"]}
     folders = Counter(path.parent.name.rpartition("-")[2] for path in disturbed.glob("*/status.json"))
-    states = Counter(json.loads(path.read_text())["state"] for path in disturbed.glob("*/status.json"))
-    yield (
-        f"all {len(planned)} runs are done, each in one folder",
-        (folders == Counter(planned) and states == {"done": len(planned)}),
-    )
-    yield from find_differences(undisturbed, disturbed).items()
+    yield from all_done(disturbed, len(planned))
+    yield "each is in one folder", folders == Counter(planned)
+    yield from equal_outcomes(undisturbed, disturbed)
     repeated, total = _repeated_steps(disturbed)
     yield f"steps were repeated only after kills: {repeated} of {total}", repeated < total
     unhurt = _repeated_steps(undisturbed)[0]
     yield "the undisturbed study repeated no step", unhurt == 0
 
 
-def find_differences(undisturbed: Path, disturbed: Path) -> Mapping[str, bool]:
-    """Whether two folders of runs hold the same runs, and these came to the same bits."""
-    expected, found = _outcomes(undisturbed), _outcomes(disturbed)
-    files = [(run, name) for run, names in expected.items() for name in names]
-    other = [f"{run}/{name}" for run, name in files if found.get(run, {}).get(name) != expected[run][name]]
-    shown = f"; not {', '.join(other[:3])}{' and others' if len(other) > 3 else ''}" if other else ""
-    finding = f"{len(files)} files of weights, answers and scores are equal bit for bit{shown}"
-    return {finding: found == expected and all(expected.values()) and bool(expected)}
-
-
-def _outcomes(runs: Path) -> Mapping[str, Mapping[str, str]]:
-    """Hashes of all that runs are for."""
-    return {
-        file.parent.name: {
-            str(path.relative_to(file.parent)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for pattern in _OUTCOME
-            for path in sorted(file.parent.glob(pattern))
-        }
-        for file in runs.glob("*/result.json")
-    }
-
-
 def _repeated_steps(runs: Path) -> tuple[int, int]:
     """Optimiser steps that were done again, and all; a stage that several runs share has one log, copied."""
     logs = {file.read_bytes(): file for file in runs.glob("*/stages/*/steps.jsonl")}
-    steps = [[row["step"] for row in _rows(file)] for file in logs.values()]
+    steps = [[row["step"] for row in rows_of(file)] for file in logs.values()]
     return sum(len(done) - len(set(done)) for done in steps), sum(map(len, steps))
 
 
@@ -221,7 +188,7 @@ def _curves(run: Path) -> Mapping[str, Mapping[int, float]]:
     found: dict[str, dict[int, float]] = {}
     for file in run.glob("stages/*/metrics.jsonl"):
         stage = file.parent.name.partition("-")[2]
-        for row in _rows(file):
+        for row in rows_of(file):
             for key in ("loss", "validation_loss"):
                 if row.get(key) is not None:
                     found.setdefault(f"{stage}/{key}", {})[row["step"]] = row[key]
@@ -230,15 +197,6 @@ def _curves(run: Path) -> Mapping[str, Mapping[int, float]]:
 
 def _results(runs: Path) -> list[Path]:
     return list(runs.glob("*/result.json"))
-
-
-def _progress(runs: Path) -> str:
-    states = Counter(json.loads(path.read_text())["state"] for path in runs.glob("*/status.json"))
-    return ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no run begun"
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
 
 
 def _workers(runs: Path) -> list[int]:

@@ -12,17 +12,14 @@ import argparse
 import json
 import os
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.kill_study import find_differences
+from benchmarks.undisturbed import Findings, all_done, carried_out, equal_outcomes, options_of, rows_of, run_undisturbed
 
 if TYPE_CHECKING:
     from bench.plan import Plan
@@ -34,27 +31,16 @@ _SMALL = {"object_store_memory": 100 << 20}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the study, takes the machine away, and says what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("--engine", choices=("ray", "slurm"), required=True)
-    parser.add_argument("--study", default="smoke-matrix")
     parser.add_argument("--undisturbed", type=Path, help="runs of the same study, of the same checkout")
-    parser.add_argument("--folder", type=Path, help="keep everything here; else in a temporary folder")
-    given = parser.parse_args(arguments)
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    if given.folder is not None:
-        given.folder.mkdir(parents=True, exist_ok=True)
-        return _compare(given, given.folder)
-    with tempfile.TemporaryDirectory() as folder:
-        return _compare(given, Path(folder))
+    return carried_out(parser.parse_args(arguments), _compare)
 
 
-def _compare(given: argparse.Namespace, folder: Path) -> int:
-    os.environ.setdefault("MOLGRAFT_CACHE", str(folder / "cache"))
+def _compare(given: argparse.Namespace, folder: Path) -> Findings:
     undisturbed, runs = given.undisturbed or folder / "undisturbed", folder / given.engine
     if given.undisturbed is None:
-        print(f"{given.study}, undisturbed", flush=True)
-        command = [sys.executable, "-m", "bench.cli", "study", given.study, "--runs", str(undisturbed), "--quiet"]
-        subprocess.run([*command, "--device", "cpu", "--threads", "1", "--offline"], check=True)
+        run_undisturbed(given.study, undisturbed)
 
     from bench.plan import plan_study
     from bench.runtime import Runtime
@@ -66,16 +52,9 @@ def _compare(given: argparse.Namespace, folder: Path) -> int:
     print(f"{given.study} by {given.engine}: {len(plan.runs)} runs", flush=True)
     began = time.monotonic()
     told = {"ray": _on_ray, "slurm": _on_slurm}[given.engine](plan, runtime)
-    states = Counter(json.loads(path.read_text())["state"] for path in runs.glob("*/status.json"))
-    findings = {
-        told or "nothing was lost": bool(told),
-        f"all {len(plan.runs)} runs are done ({dict(states)})": states == {"done": len(plan.runs)},
-        **find_differences(undisturbed, runs),
-    }
     print(f"  {time.monotonic() - began:.0f} s")
-    for finding, holds in findings.items():
-        print(f"{'ok    ' if holds else 'FAILED'} {finding}")
-    return 0 if all(findings.values()) else 1
+    lost = (told or "nothing was lost", bool(told))
+    return dict([lost, *all_done(runs, len(plan.runs)), *equal_outcomes(undisturbed, runs)])
 
 
 def _on_ray(plan: Plan, runtime: Runtime) -> str:
@@ -114,7 +93,7 @@ def _on_slurm(plan: Plan, runtime: Runtime) -> str:
 
     def preempt(done: int, at_work: Sequence[str]) -> bool:
         logs = [runtime.runs / name / "stages" for name in at_work]
-        pids = [row["pid"] for stages in logs for log in stages.glob("*/steps.jsonl") for row in _rows(log)[-1:]]
+        pids = [row["pid"] for stages in logs for log in stages.glob("*/steps.jsonl") for row in rows_of(log)[-1:]]
         for pid in pids[-1:]:
             os.kill(pid, signal.SIGUSR2)
             told.append(f"a job was pre-empted when {done} runs were done and {', '.join(at_work)} were at work")
@@ -148,10 +127,6 @@ class _Watch(threading.Thread):
 def _state(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(path.read_text())
     return found
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ import numpy as np
 
 from results.metrics import YES_OR_NO, direction_of
 from results.runs import PACKED_RUN, PACKED_STUDY, ResultsError, Run, evaluations_of, read_runs
-from results.scores import NO_BASIS, example_scores
+from results.scores import example_scores
 from results.statistics import McNemar, PairedResult, Wins, aligned, holm, mcnemar, over_seeds, wins
 from results.tables.gather import Group, gather
-from results.tables.names import flat_settings
+from results.tables.names import asked_of, flat_settings
 from results.tables.significance import PerExample
 
 
@@ -25,12 +25,14 @@ class MetricComparison:
     Args:
         metric: its name.
         direction: which values are better; None where neither is.
-        a, b: means over seeds; None where undefined.
+        a, b: means over seeds; None where undefined in all.
         paired: the difference (a less b) and its test; None where there is none, and `note` says why.
         adjusted: p after Holm's correction over the metrics of the comparison.
         mcnemar: of metrics that are right or wrong for each example, where each cell has one seed.
         wins: on how many examples each has the better value.
         note: why there is no test.
+        counted: of each side, `2 of 3 seeds` where the metric is undefined in some, which is then in no test.
+        lacking: of each side, which seeds lack the metric, and why.
     """
 
     metric: str
@@ -42,6 +44,8 @@ class MetricComparison:
     mcnemar: McNemar | None = None
     wins: Wins | None = None
     note: str = ""
+    counted: tuple[str, str] = ("", "")
+    lacking: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,17 +167,31 @@ def _comparisons(
         if len(sides) < 2:
             continue
         for key in (key for key in sides[0].groups if key in sides[1].groups):
-            first, second = _matching(sides[0].groups[key], sides[1].groups[key])
-            yield _compared((a[0], first), (b[0], second), f"{task} on {of_data}, {split} split")
+            for first, second in _matching(sides[0].groups[key], sides[1].groups[key]):
+                said = f"{task} on {of_data}, {split} split{_ways(first, second)}"
+                yield _compared((a[0], first), (b[0], second), said)
 
 
-def _matching(ours: Sequence[Group], theirs: Sequence[Group]) -> tuple[Group, Group]:
-    """Groups that were asked in the same way, where there are; each side's first otherwise."""
-    for group in ours:
-        for other in theirs:
-            if group.first.entry["evaluation_id"] == other.first.entry["evaluation_id"]:
-                return group, other
-    return ours[0], theirs[0]
+def _matching(ours: Sequence[Group], theirs: Sequence[Group]) -> list[tuple[Group, Group]]:
+    """Groups that were asked in the same way, of each way that both sides have; without any, each side's first."""
+    pairs = [(group, other) for group in ours if (other := _asked_alike(group, theirs)) is not None]
+    return pairs or [(ours[0], theirs[0])]
+
+
+def _asked_alike(group: Group, others: Sequence[Group]) -> Group | None:
+    evaluation = group.first.entry["evaluation_id"]
+    same = next((other for other in others if other.first.entry["evaluation_id"] == evaluation), None)
+    return same or next((other for other in others if group.way and group.way == other.way), None)
+
+
+def _ways(a: Group, b: Group) -> str:
+    """What is unusual in how both were asked, or that they were asked differently."""
+    ours, theirs = asked_of(a), asked_of(b)
+    return (
+        ours
+        if ours == theirs
+        else f" (asked differently: {ours.strip(', ') or 'as usual'}; {theirs.strip(', ') or 'as usual'})"
+    )
 
 
 def _compared(a: tuple[str, Group], b: tuple[str, Group], asked: str) -> Comparison:
@@ -210,13 +228,19 @@ def _compared(a: tuple[str, Group], b: tuple[str, Group], asked: str) -> Compari
 
 
 def _metric(name: str, a: Group, b: Group, scores: PerExample) -> MetricComparison:
-    spreads = [over_seeds(group.values(name)) for group in (a, b)]
-    means = [None if spread is None else spread.mean for spread in spreads]
+    over = a.over(name), b.over(name)
+    comparison = MetricComparison(
+        metric=name,
+        direction=direction_of(name),
+        a=over[0].mean,
+        b=over[1].mean,
+        paired=None,
+        counted=(over[0].counted, over[1].counted),
+        lacking=(over[0].why, over[1].why),
+    )
     found = scores.compared(a, b, name)
-    comparison = MetricComparison(name, direction_of(name), means[0], means[1], None)
     if isinstance(found, str):
-        undefined = any(mean is None for mean in means)
-        return replace(comparison, note="undefined for one of them" if undefined else found or NO_BASIS)
+        return replace(comparison, note=found)
     values = [_values(group, name) for group in (a, b)]
     return replace(comparison, paired=found, mcnemar=_mcnemar(name, values), wins=_wins(name, values))
 

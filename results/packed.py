@@ -1,7 +1,9 @@
 """The committed form of a study: what tables, plots and reports need of its runs, in files that a repository can hold.
 
-A packed study is a folder with `study.json` (its question, its tables, its runs and where they came from) and
-`runs/<run>.json.gz`. `pack` (in `results.packing`) writes one, `molgraft tables STUDY --pack FOLDER` calls it.
+A packed study is a folder with `study.json` (its question, its tables, its runs and where they came from),
+`runs/<run>.json.gz`, and `examples/<examples_id>.json.gz` with what is known of the molecules that runs were asked
+about (`results.packed_examples`). `pack` (in `results.packing`) writes one, `molgraft tables STUDY --pack FOLDER` calls
+it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from results.packed_examples import FOLDER
 from results.packing import FORMAT, pack
 from results.runs import PACKED_RUN, PACKED_STUDY, ResultsError, Run, read_json, read_run
 from results.tables.request import TableRequest
@@ -114,9 +117,10 @@ def packed_studies(folder: Path) -> list[Path]:
 
 
 def altered(folder: Path) -> Iterator[str]:
-    """What of a packed study's runs is not as it was packed, a line each: changed, missing and foreign files."""
+    """What of a packed study is not as it was packed, a line each: changed, missing and foreign files."""
     listed = set()
-    for row in read_json(folder / PACKED_STUDY).get("runs", ()):
+    described = read_json(folder / PACKED_STUDY)
+    for row in (*described.get("runs", ()), *described.get("examples", ())):
         if row.get("file") is None:
             continue
         listed.add(row["file"])
@@ -125,9 +129,10 @@ def altered(folder: Path) -> Iterator[str]:
             yield f"{file}: is missing"
         elif hashlib.sha256(file.read_bytes()).hexdigest() != row["sha256"]:
             yield f"{file}: is not what was packed (its sha256 is another one than {PACKED_STUDY} has)"
-    for file in sorted(folder.glob(f"runs/*{PACKED_RUN}")):
-        if file.relative_to(folder).as_posix() not in listed:
-            yield f"{file}: is no run of this study by its {PACKED_STUDY}"
+    for what, place in (("run", "runs"), ("file about examples", FOLDER)):
+        for file in sorted(folder.glob(f"{place}/*{PACKED_RUN}")):
+            if file.relative_to(folder).as_posix() not in listed:
+                yield f"{file}: is no {what} of this study by its {PACKED_STUDY}"
 
 
 def _packed_study(folder: Path) -> StudyOnFile:
@@ -158,7 +163,7 @@ def _packed_study(folder: Path) -> StudyOnFile:
         raise ResultsError(f"{file}: is no packed study: {error!r}") from None
 
 
-_STUDY_KEYS = frozenset({"format", "study", "question", "tables", "cells", "runs", "work"})
+_STUDY_KEYS = frozenset({"format", "study", "question", "tables", "cells", "runs", "work", "examples"})
 
 
 def _planned_study(file: Path, runs: Path) -> StudyOnFile:

@@ -9,12 +9,17 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from results.packed_examples import FOLDER, Molecules, examples_file, packed_facts
 from results.runs import PACKED_RUN, PACKED_STUDY, ResultsError, Run
+from results.settings import machine_of
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from results.packed import StudyOnFile
 
 FORMAT = 1
@@ -34,7 +39,7 @@ _SESSION = (
 )
 
 
-def pack(study: StudyOnFile, folder: Path, *, predictions: bool = False) -> list[Path]:
+def pack(study: StudyOnFile, folder: Path, *, predictions: bool = False, molecules: Molecules = "shown") -> list[Path]:
     """Writes a study into a folder in its committed form; packing the same study again gives the same bytes.
 
     What is left out: checkpoints, logs, who ran it and on which host. Scores, what metrics are made of, and gains of
@@ -44,6 +49,9 @@ def pack(study: StudyOnFile, folder: Path, *, predictions: bool = False) -> list
         study: with its runs.
         folder: of the packed study; runs that an earlier packing left there are removed.
         predictions: keep questions and answers too, of which data sets' licences may not allow the publication.
+        molecules: what is kept of the examples' molecules, once for all runs that were asked the same: `none`; `plain`:
+            SMILES, sizes, functional groups and novelty; `shown`: also depictions of the examples that a report shows;
+            `all`: every depiction.
 
     Returns:
         The files, `study.json` first.
@@ -63,10 +71,16 @@ def pack(study: StudyOnFile, folder: Path, *, predictions: bool = False) -> list
             files.append(_write(folder / "runs" / name, content))
             digest = hashlib.sha256(content).hexdigest()
             rows.append({"cell": run.name, "seed": run.seed, "file": f"runs/{name}", "sha256": digest})
-        for stale in set(folder.glob(f"runs/*{PACKED_RUN}")) - set(files):
-            stale.unlink()
         rows += [{"cell": cell, "seed": seed, "file": None} for cell, seed in study.missing]
-        text = json.dumps(_described(study, rows), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        examples: list[dict[str, Any]] = []
+        for name, content in _examples(study, tuple(files), molecules):
+            (folder / FOLDER).mkdir(exist_ok=True)
+            files.append(_write(folder / FOLDER / name, content))
+            examples.append({"file": f"{FOLDER}/{name}", "sha256": hashlib.sha256(content).hexdigest()})
+        for stale in {*folder.glob(f"runs/*{PACKED_RUN}"), *folder.glob(f"{FOLDER}/*.json.gz")} - set(files):
+            stale.unlink()
+        described = _described(study, rows) | ({"examples": examples} if examples else {})
+        text = json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         return [_write(folder / PACKED_STUDY, text.encode()), *files]
     except OSError as error:
         raise ResultsError(f"{folder}: cannot be written: {error}") from None
@@ -98,6 +112,40 @@ def packed_bytes(run: Run, *, predictions: bool = False) -> bytes:
     # In the order in which they came, by which tables order metrics; it is the same every time.
     text = json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return gzip.compress(text.encode(), compresslevel=9, mtime=0)
+
+
+def _examples(study: StudyOnFile, runs: Sequence[Path], molecules: Molecules) -> Iterator[tuple[str, bytes]]:
+    """For each set of examples that runs were asked, a file's name and its content; nothing of those unknown."""
+    if molecules == "none":
+        return
+    from results.facts import example_facts, example_novelty, names_of_novelty
+    from results.tables.gather import Answer
+
+    asked: dict[str, list[Answer]] = {}
+    for run in study.runs:
+        for entry in run.summary.get("evaluations", ()):
+            asked.setdefault(str(entry.get("examples_id")), []).append(Answer(run, entry, {}))
+    shown = _shown(study, runs) if molecules == "shown" else {}
+    for identity, answers in sorted(asked.items()):
+        name = examples_file(identity)
+        facts = example_facts(answers)
+        by_file = {
+            file: example_novelty([answer for answer in answers if answer.entry.get("novelty") == file])
+            for file in names_of_novelty([answer.entry for answer in answers])
+        }
+        novelty = {file: known for file, known in by_file.items() if known}
+        if name is not None and (facts or novelty):
+            depicted: Container[str] = facts if molecules == "all" else shown.get(identity, ())
+            yield name, packed_facts(facts, novelty, depicted)
+
+
+def _shown(study: StudyOnFile, files: Sequence[Path]) -> Mapping[str, Container[str]]:
+    """The examples that a report of the packed study will show, from the runs as they are packed."""
+    from results.packed import read_packed_run
+    from results.report.chosen import shown_examples
+
+    runs = tuple(replace(read_packed_run(file), name=run.name) for file, run in zip(files, study.runs, strict=True))
+    return shown_examples(replace(study, runs=runs))
 
 
 class _Columns:
@@ -229,13 +277,12 @@ def _provenance(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 def _facts(session: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     commit = (session.get("git") or {}).get("commit")
-    hardware = [str(session.get("processor")), f"{session.get('cores')} cores", session.get("accelerator")]
     known = {
         "molgraft": session.get("molgraft"),
         "commit": f"{commit}{', with changes' if (session.get('git') or {}).get('uncommitted_changes') else ''}",
         "torch": (session.get("packages") or {}).get("torch"),
         "python": session.get("python"),
-        "hardware": ", ".join(str(part) for part in hardware if part),
+        "hardware": machine_of(session),
         "days": str(session.get("time"))[:10],
     }
     yield from ((name, str(text)) for name, text in known.items() if text)

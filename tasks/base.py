@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "validation", "test"]
 AnswerKind = Literal["caption", "molecule", "classification", "regression"]
+Direction = Literal["larger", "smaller"]
+"""Which values of a metric are better."""
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -230,6 +232,7 @@ class ScoreTable:
         metrics: by metric name, in the order in which the protocol lists them.
         identity: everything beside the rows that the numbers depend on (tokenizer hash, package versions).
         invalid: why each invalid row is so, by its place among the rows.
+        better: by metric name, which of its values are better; None where neither is.
     """
 
     kind: AnswerKind
@@ -239,3 +242,4 @@ class ScoreTable:
     metrics: Mapping[str, Estimate]
     identity: Mapping[str, str]
     invalid: Mapping[int, str] = field(default_factory=dict)
+    better: Mapping[str, Direction | None] = field(default_factory=dict)

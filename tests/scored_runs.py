@@ -22,7 +22,7 @@ def scored_run(
     seed: int = 0,
     cell: str | None = None,
     protocol: str = "strict@1",
-    corpus: Mapping[str, float] | None = None,
+    corpus: Mapping[str, float | None] | None = None,
     ids: Sequence[str] | None = None,
     identity: Mapping[str, str] = IDENTITY,
     entry: Mapping[str, Any] | None = None,
@@ -33,7 +33,8 @@ def scored_run(
 
     Args:
         values: by metric, each example's; the metric is their mean.
-        corpus: metrics of the whole set, which are not the mean of what the score file says of examples.
+        corpus: metrics of the whole set, which are not the mean of what the score file says of examples; None where one
+            is undefined.
         entry, summary: what the evaluation and the result say otherwise.
         without: what is left out, for a decontaminated score.
     """
@@ -41,8 +42,10 @@ def scored_run(
     key = hashlib.sha256(f"{name} {seed} {cell} {protocol} {without}".encode()).hexdigest()[:16]
     folder = next(runs.glob(f"*-s{seed}-{_plain(cell)}"), runs / f"{_plain(name)}-s{seed}-{_plain(cell)}")
     (folder / "scores").mkdir(parents=True, exist_ok=True)
-    metrics = {
-        metric: {"value": value, "ci95": [value - 0.01, value + 0.01]} for metric, value in (corpus or {}).items()
+    undefined = {"value": None, "ci95": None, "reason": "no answer is a number: 7 of 7"}
+    metrics: dict[str, dict[str, Any]] = {
+        metric: undefined if value is None else {"value": value, "ci95": [value - 0.01, value + 0.01]}
+        for metric, value in (corpus or {}).items()
     }
     for metric, column in values.items():
         known = [value for value in column if value is not None]

@@ -18,9 +18,10 @@ from scored_runs import IDENTITY, random_values, scored_run
 
 from bench.cli import _status
 from results.leaderboard import Filter, Leaderboard, as_csv, as_html, as_json, budget_of, build
+from results.leaderboard.board import Reliance
 from results.leaderboard.embedding import _in_four_bytes, _in_two_bytes, _text, examples_as_data, unpacked
 from results.leaderboard.examples import ExampleReader
-from results.leaderboard.leading import level_with_first
+from results.leaderboard.leading import against_first
 from results.packed import StudyOnFile
 from results.packing import pack
 from results.page import as_script_data, document, escape, fill, join
@@ -89,11 +90,11 @@ def test_rows_of_other_examples_or_rules_are_never_ranked_together(tmp_path: Pat
 
 def test_seeds_of_a_cell_are_one_row_and_controls_are_another(tmp_path: Path) -> None:
     for seed, shift in enumerate((0.0, 0.1, 0.2)):
-        scored_run(tmp_path, "gin", {"meteor": [0.2 + shift, 0.4]}, seed=seed)
+        scored_run(tmp_path, "gin", {"meteor": [0.2 + shift, 0.4] * 5}, seed=seed)
     asked = {"evaluation_id": "zeroed", "graph_input": {"name": "zero"}, "generation": {"beams": 5}}
-    scored_run(tmp_path, "gin", {"meteor": [0.1, 0.1]}, cell="cell of gin 2", entry=asked)
-    scored_run(tmp_path, "same name", {"meteor": [0.3, 0.5]}, cell="one")
-    scored_run(tmp_path, "same name", {"meteor": [0.3, 0.4]}, cell="two")
+    scored_run(tmp_path, "gin", {"meteor": [0.1, 0.1] * 5}, cell="cell of gin 2", entry=asked)
+    scored_run(tmp_path, "same name", {"meteor": [0.3, 0.5] * 5}, cell="one")
+    scored_run(tmp_path, "same name", {"meteor": [0.3, 0.4] * 5}, cell="two")
     (board,) = board_of(tmp_path).boards
     names = [row.name for row in board.rows]
     assert names[-1] == "gin, graphs zero at test, 5 beams"
@@ -107,8 +108,8 @@ def test_seeds_of_a_cell_are_one_row_and_controls_are_another(tmp_path: Path) ->
     assert figure.sd == pytest.approx(0.05)
     assert figure.ci95 == pytest.approx((0.35 - 4.302653 * 0.05 / math.sqrt(3), 0.35 + 4.302653 * 0.05 / math.sqrt(3)))
     assert gin.examples is not None
-    np.testing.assert_allclose(gin.examples, [0.3, 0.4], rtol=1e-6)
-    assert gin.reliance == pytest.approx(0.01)
+    np.testing.assert_allclose(gin.examples, [0.3, 0.4] * 5, rtol=1e-6)
+    assert gin.reliance == Reliance(pytest.approx(0.01))
     assert dict(gin.budget) == {"trained": 50, "parameters": 150, "tokens": 500, "steps": 20, "seconds": 30}
     assert (first.metrics["meteor"] or figure).ci95 == pytest.approx((0.38, 0.42))  # of one run, as it was scored
 
@@ -264,15 +265,15 @@ def test_rows_level_with_the_first_are_those_of_the_paired_test(tmp_path: Path, 
 
 
 def test_level_is_unknown_without_values() -> None:
-    assert level_with_first([]) == []
+    assert against_first([], "meteor") == []
 
 
 # ---- the forms ----
 
 
 def test_json_and_csv_say_the_same(tmp_path: Path) -> None:
-    scored_run(tmp_path, "=HYPERLINK(1)", {"meteor": [0.5, 0.7]})
-    scored_run(tmp_path, HOSTILE, {"meteor": [0.25, 0.25]}, summary={"external": True, "llm": None})
+    scored_run(tmp_path, "=HYPERLINK(1)", {"meteor": [0.5, 0.7] * 5})
+    scored_run(tmp_path, HOSTILE, {"meteor": [0.25, 0.25] * 5}, summary={"external": True, "llm": None})
     leaderboard = board_of(tmp_path)
     (board,) = json.loads(as_json(leaderboard))["boards"]
     rows = list(csv.DictReader(io.StringIO(as_csv(leaderboard))))
@@ -280,12 +281,17 @@ def test_json_and_csv_say_the_same(tmp_path: Path) -> None:
     assert [row["name"] for row in rows] == ["'=HYPERLINK(1)", HOSTILE]
     for ours, line in zip(board["rows"], rows, strict=True):
         assert float(line["meteor"]) == ours["metrics"]["meteor"]["mean"]
+        assert line["level_with_first"] == str(ours["level_with_first"]).lower()
         assert float(line["meteor low"]) == ours["metrics"]["meteor"]["ci95"][0]
         assert int(line["rank"]) == ours["rank"]
         assert line["external"] == str(ours["external"]).lower()
         assert line["board"] == board["board"]
         assert line["protocol"] == board["protocol"] == "strict@1"
     assert rows[1]["llm"] == ""
+    test = board["rows"][1]["against_first"]
+    assert (test["state"], test["shared n"], test["shared mean"], test["shared first"]) == ("behind", 10, 0.25, 0.6)
+    assert [rows[1][name] for name in test] == [str(value) for value in test.values()]
+    assert board["rows"][0]["against_first"] is None
     assert board["metrics"] == [{"name": "meteor", "better": "larger"}]
 
 

@@ -22,6 +22,7 @@ from results.scores import example_scores
 from results.statistics import paired
 
 MINUS = "\u2212"
+NOTHING = "\u2013"
 HOSTILE = "<img src=x onerror=alert(1)>"
 LONG = "an-encoder-with-a-name-that-goes-on-and-on/and-a-projector-with-another-that-does-not-end-either-" * 2
 WITH_BROWSER = "MOLGRAFT_BROWSER"
@@ -95,6 +96,12 @@ def quiet(browser: Browser, page: Path) -> None:
 def names(browser: Browser) -> list[str]:
     found: list[str] = browser.run("return [...document.querySelectorAll('#rows .called')].map(e => e.textContent)")
     return found
+
+
+def pictures_of(otherwise: Path) -> Path:
+    """Where pictures for people go: the folder that is named, if one is."""
+    chosen = Path(os.environ.get(WITH_BROWSER, ""))
+    return chosen if chosen.is_dir() and chosen.name else otherwise
 
 
 def texts(browser: Browser, selector: str) -> list[str]:
@@ -233,8 +240,97 @@ def test_few_examples_are_tested_exactly(browser: Browser) -> None:
     said = compare(browser, "small", "large")
     # Three of four examples have values; all differ by 1: 2 of 8 sign patterns are as extreme.
     one = f"{MINUS}1.000"
-    assert said == f"No difference is shown between A and B: MAE {one}, 95% interval {one} to {one}, p = 0.250."
-    assert texts(browser, "#comparison-body > div > p")[1].startswith("Of 3 examples A is better on 3, B on 0")
+    shared = "the 3 of 4 examples that have a value in both"
+    assert said == f"No difference is shown between A and B on {shared}: MAE {one}, p = 0.250."  # and no interval
+    assert texts(browser, "#comparison-body > div > p")[1].startswith("Of these 3 examples A is better on 3, B on 0")
+
+
+def compared_rows(browser: Browser) -> dict[str, list[str]]:
+    """The lines of the comparison's first table."""
+    cells = "[...document.querySelectorAll('#comparison table')[0].rows].map(r => [...r.cells].map(c => c.textContent))"
+    lines: list[list[str]] = browser.run(f"return {cells}")
+    return {name: values for name, *values in lines[1:]}
+
+
+@needs_browser
+def test_missing_examples_and_seeds_are_said(tmp_path: Path) -> None:
+    """Rows are compared on the examples that both have, and a mean of some seeds has no place."""
+    easy, hard, seeds = [0.1003 + n / 1000 for n in range(20)], [1.0] * 20, (0, 1, 2)
+    asked = {"task": "property-regression", "answer": "regression"}
+    columns = {
+        "easy": [*easy, *[None] * 20],
+        "whole": [*(value / 2 for value in easy), *hard],
+        "alike": [*(value + 0.01 * (-1) ** n for n, value in enumerate(easy)), *hard],
+        "worse": [*(3 * value for value in easy), *hard],
+        "other half": [*[None] * 20, *hard],
+    }
+    for name, column in columns.items():
+        scored_run(tmp_path, name, {"mae": column}, corpus={"r2": 0.5}, entry=asked)
+    for seed in seeds:
+        undefined = {"mae": None, "r2": None} if seed == 1 else {"r2": 0.9}
+        scored_run(tmp_path, "lucky", {"mae": [0.01] * 40}, corpus=undefined, seed=seed, entry=asked)
+    file = tmp_path / "missing.html"
+    file.write_text(as_html(build(read_runs([tmp_path]))), encoding="utf-8")
+    with Browser(width=1280, height=1000) as browser:
+        show(browser, file)
+        browser.screenshot(pictures_of(tmp_path) / "leaderboard-missing.png")
+        assert names(browser) == ["easy", "whole", "alike", "worse", "other half", "lucky"]
+        assert texts(browser, "#rows .rank")[1:] == ["1", "2↑", "3≈", "4", "5?", f"{NOTHING}?"]
+        marks = browser.run("return [...document.querySelectorAll('#rows .level')].map(e => e.ariaLabel)")
+        shared = "on the 20 examples that have a value in both"
+        assert marks == [
+            f"better than the first: 0.055 against 0.110 {shared}",
+            f"not told apart from the first: 0.110 against 0.110 {shared}",
+            *["not tested against the first"] * 2,
+        ]
+        (said,) = texts(browser, "#level")
+        assert "The first is told apart" not in said
+        for part in ("≈ not told", "↑ better", "? not tested", "Ranks are by each row's own mean"):
+            assert part in said
+        assert texts(browser, "#board-notes li") == [
+            "Means of some seeds only have no rank and take part in no test: lucky in r2, mae: 2 of 3 seeds "
+            "(seed 1: no answer is a number)."
+        ]
+        verdict = compare(browser, "easy", "whole")
+        assert verdict.startswith(
+            "A is worse than B on the 20 of 40 examples that have a value in both: MAE +0.055, 95%"
+        )
+        lines = compared_rows(browser)
+        assert lines["MAE (smaller is better)"] == ["0.110", "0.527", f"{MINUS}0.418"]
+        assert lines["MAE on the 20 of 40 examples that have a value in both"] == ["0.110", "0.055", "+0.055"]
+        assert texts(browser, "#comparison td.ahead") == ["0.055"]  # what was tested, not the means of other examples
+        browser.screenshot(pictures_of(tmp_path) / "leaderboard-missing-compare.png")
+        browser.click("#close")
+        browser.click("#clear")
+        assert compare(browser, "easy", "other half") == "No example has a value in both rows."
+        browser.click("#close")
+        browser.click("#clear")
+        verdict = compare(browser, "easy", "lucky")
+        assert verdict == "No paired test: MAE is of 2 of 3 seeds only (seed 1: no answer is a number)."
+        assert compared_rows(browser)["R²"] == ["0.500", "0.900 (2 of 3 seeds)", NOTHING]
+        browser.click("#close")
+        for _ in range(2):  # last in either direction, for it has no place
+            browser.click("#rows thead button[data-key=r2]")
+            assert names(browser)[-1] == "lucky"
+            assert texts(browser, "#rows .rank")[-1] == NOTHING
+        assert texts(browser, "#rows tbody tr:last-child td.number small") == ["2 of 3 seeds"] * 2
+        quiet(browser, file)
+
+
+@needs_browser
+def test_a_row_that_was_not_tested_is_not_said_to_be_told_apart(tmp_path: Path) -> None:
+    scored_run(tmp_path, "best", {"meteor": [0.9] * 20})
+    scored_run(tmp_path, "worse", {"meteor": [0.1] * 20})
+    for file in scored_run(tmp_path, "unknown", {"meteor": [0.5] * 20}).glob("scores/*.json"):
+        file.unlink()
+    page = tmp_path / "untested.html"
+    page.write_text(as_html(build(read_runs([tmp_path]))), encoding="utf-8")
+    with Browser(width=1280, height=1000) as browser:
+        show(browser, page)
+        assert texts(browser, "#rows .rank")[1:] == ["1", "2?", "3"]
+        (said,) = texts(browser, "#level")
+        assert said.startswith("The first is told apart from 1 of 2 other rows by a paired test of METEOR")
+        assert "? not tested" in said
 
 
 @needs_browser
@@ -331,7 +427,7 @@ def test_what_is_downloaded_is_what_is_shown(browser: Browser) -> None:
     browser.click("#csv")
     browser.wait_for("window.texts.length === 1")
     head, *lines = browser.run("return window.texts[0]").splitlines()
-    assert head.startswith("rank,name,rouge-l,rouge-l sd,rouge-l low,rouge-l high,meteor,")
+    assert head.startswith("rank,name,rouge-l,rouge-l sd,rouge-l low,rouge-l high,rouge-l seeds,meteor,")
     assert [line.split(",")[:2] for line in lines] == [["2", "gin-linear"], ["3", "gin-qformer"]]
 
 
@@ -359,8 +455,7 @@ def test_the_theme_is_the_systems_until_another_is_chosen(page: Path) -> None:
 @pytest.mark.parametrize(("width", "scheme"), list(itertools.product((390, 1280), ("light", "dark"))))
 def test_it_fits_a_phone_and_a_desk(page: Path, tmp_path: Path, width: int, scheme: str) -> None:
     """Nothing is wider than the window; pictures of it are for people."""
-    chosen = Path(os.environ.get(WITH_BROWSER, ""))
-    pictures = chosen if chosen.is_dir() and chosen.name else tmp_path
+    pictures = pictures_of(tmp_path)
     with Browser(dark=scheme == "dark", width=1280, height=1000) as browser:
         browser.resize(width, 1400 if width < 500 else 1000)
         show(browser, page)

@@ -6,6 +6,9 @@ import gzip
 import hashlib
 import json
 import random
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,19 +17,26 @@ import numpy as np
 import pytest
 from answered_runs import answered_run, plan_file
 from conftest import QUICK
+from report_study import Written, write_study
 
 from bench.cli import _status
 from bench.run_store import write_json
-from results.packed import pack, packed_studies, read_packed, read_packed_run, read_study
+from results.facts import Known, example_facts, example_novelty
+from results.packed import StudyOnFile, pack, packed_studies, read_packed, read_packed_run, read_study
+from results.packed_examples import examples_file, packed_facts, read_examples
 from results.packing import packed_bytes
-from results.runs import ResultsError, read_runs, reliance_gains, score_of
+from results.report.chosen import shown_examples
+from results.runs import ResultsError, Run, read_runs, reliance_gains, score_of
 from results.scores import example_scores
 from results.statistics import value_of
 from results.tables import as_text
 from results.tables.files import deviations, write_tables
+from results.tables.gather import Answer
 from results.tables.studies import study_tables
+from tasks.example_facts import facts_of_molecule
 
 N = 60
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def study_in(runs: Path, tables: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -201,6 +211,150 @@ def test_a_run_of_3300_examples_and_six_metrics_is_below_120_kilobytes(tmp_path:
     assert (folder / "scores").exists()
 
 
+# What is known of the examples
+
+
+def facts_of(study: StudyOnFile) -> list[tuple[Known, Known]]:
+    """Facts and novelty of each run's examples."""
+    asked = [[Answer(run, entry, {})] for run in study.runs for entry in run.summary["evaluations"]]
+    return [(example_facts(answers), example_novelty(answers)) for answers in asked]
+
+
+def test_facts_about_examples_are_packed_once_and_read_back(tmp_path: Path) -> None:
+    write_study(tmp_path / "runs", Written({"a": 0.9, "b": 0.6}, seeds=(0, 1), n=90))
+    live = read_study("made-up", tmp_path / "runs")
+    written = pack(live, tmp_path / "packed")
+    (file,) = (file for file in written if file.parent.name == "examples")
+    assert [*(tmp_path / "packed" / "examples").iterdir()] == [file]
+    study = read_study(tmp_path / "packed")
+    shown = shown_examples(study)[study.runs[0].summary["evaluations"][0]["examples_id"]]
+    assert 20 < len(shown) < 90
+    for (facts, novelty), (found, new) in zip(facts_of(live), facts_of(study), strict=True):
+        assert list(found) == list(facts)
+        for name, row in facts.items():
+            (molecule,), (kept,) = row["molecules"], found[name]["molecules"]
+            assert (kept["smiles"], kept["atoms"]) == (molecule["smiles"], molecule["atoms"])
+            assert kept["groups"] == sorted(molecule["groups"])
+            assert (kept["svg"] is not None) == (name in shown)
+        assert new.keys() == novelty.keys()
+        for name, row in novelty.items():
+            assert new[name] == {**row, "nearest": pytest.approx(row["nearest"], rel=1e-5)}
+    assert next(deviations(tmp_path / "packed")).endswith("writes it")  # of the tables; the rest is as packed
+    assert {file.name: file.read_bytes() for file in pack(study, tmp_path / "again")} == {
+        file.name: file.read_bytes() for file in written
+    }
+    pack(live, tmp_path / "packed", molecules="all")
+    assert all(
+        row["molecules"][0]["svg"] for facts, _ in facts_of(read_study(tmp_path / "packed")) for row in facts.values()
+    )
+    pack(live, tmp_path / "packed", molecules="plain")
+    found, new = facts_of(read_study(tmp_path / "packed"))[0]
+    assert not any(row["molecules"][0]["svg"] for row in found.values())
+    assert len(new) == 90
+    pack(live, tmp_path / "packed", molecules="none")
+    assert list((tmp_path / "packed" / "examples").iterdir()) == []
+    assert facts_of(read_study(tmp_path / "packed")) == [({}, {})] * 4
+
+
+def test_examples_with_several_molecules_and_none_that_can_be_read() -> None:
+    drawn = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path d="M 0,0 L 2,2" /></svg>'
+    water = {"smiles": "O", "atoms": 1, "scaffold": "", "groups": [], "svg": drawn}
+    unread = {"smiles": "no molecule", "atoms": None, "scaffold": None, "groups": None, "svg": None, "problem": "why"}
+    facts: dict[str, dict[str, Any]] = {
+        "a": {"example_id": "a", "molecules": [water, unread], "question": "secret"},
+        "b": {"example_id": "b", "molecules": []},
+        "c": {"example_id": "c", "molecules": [water]},
+    }
+    novelty = {"x.json": {"a": {"scaffold_seen": True, "molecule_seen": False, "nearest": None}}}
+    content = packed_facts(facts, novelty, {"a"})
+    assert content == packed_facts(facts, novelty, {"a"})
+    assert b"secret" not in gzip.decompress(content)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "e.json.gz"
+        file.write_bytes(content)
+        found = read_examples(file)
+        assert [len(row["molecules"]) for row in found.facts.values()] == [2, 0, 1]
+        assert found.facts["a"]["molecules"][1] == {"smiles": "no molecule", "atoms": None, "groups": None, "svg": None}
+        assert str(found.facts["c"]["molecules"][0]["svg"]).startswith("<svg")
+        assert found.novelty == novelty
+        file.write_bytes(packed_facts({}, novelty, ()))
+        assert read_examples(file).facts == {}
+        assert read_examples(file).novelty == novelty
+
+
+def test_facts_that_cannot_be_read_stop_nobody_and_are_told_by_the_check(tmp_path: Path) -> None:
+    write_study(tmp_path / "runs", Written({"a": 0.9, "b": 0.6}, seeds=(0,), n=12))
+    folder = tmp_path / "packed"
+    pack(read_study("made-up", tmp_path / "runs"), folder)
+    write_tables(folder)
+    assert list(deviations(folder)) == []
+    (file,) = (folder / "examples").iterdir()
+    kept = file.read_bytes()
+    other = file.with_name("other.json.gz")
+    other.write_bytes(kept)
+    assert list(deviations(folder)) == [f"{other}: is no file about examples of this study by its study.json"]
+    other.unlink()
+    for content in (b"", b"no gzip", gzip.compress(b"[1]"), gzip.compress(b'{"format": 1}'), gzip.compress(b"{")):
+        file.write_bytes(content)
+        with pytest.raises(ResultsError, match=r"json\.gz: holds no facts about examples"):
+            read_examples(file)
+        assert facts_of(read_study(folder)) == [({}, {})] * 2
+        assert list(deviations(folder)) == [
+            f"{file}: is not what was packed (its sha256 is another one than study.json has)"
+        ]
+    file.write_bytes(gzip.compress(b'{"format": 99}'))
+    with pytest.raises(ResultsError, match="has format 99, and this version of molgraft reads 1"):
+        read_examples(file)
+    file.unlink()
+    assert facts_of(read_study(folder)) == [({}, {})] * 2
+    assert list(deviations(folder)) == [f"{file}: is missing"]
+
+
+def test_facts_that_somebody_else_wrote_do_not_stop_the_packing(tmp_path: Path) -> None:
+    odd = {"smiles": ["C"], "atoms": "many", "groups": "acid", "svg": "<svg onload='x'/>"}
+    facts: dict[str, dict[str, Any]] = {
+        "a": {"molecules": [odd, 3, None]},
+        "b": {"molecules": None},
+        "c": {"molecules": [{"svg": 7, "groups": 3}]},
+    }
+    novelty: dict[str, dict[str, Any]] = {"x": {"a": {"nearest": float("nan"), "scaffold_seen": "yes"}}}
+    file = tmp_path / "e.json.gz"
+    file.write_bytes(packed_facts(facts, novelty, facts))
+    found = read_examples(file)
+    assert [len(row["molecules"]) for row in found.facts.values()] == [1, 0, 1]
+    assert found.facts["a"]["molecules"][0]["atoms"] is None
+    assert "onload" not in gzip.decompress(file.read_bytes()).decode()
+    assert found.novelty == {"x": {}}
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/etc/outside", "..", "", ".hidden", "a/b"])
+def test_examples_have_no_file_elsewhere(tmp_path: Path, name: str) -> None:
+    assert examples_file(name) is None
+    folder = tmp_path / "packed" / "runs"
+    folder.mkdir(parents=True)
+    (tmp_path / "outside.json.gz").write_bytes(packed_facts({"a": {"molecules": []}}, {}, ()))
+    run = Run(folder / "x.json.gz", "x", "x", 0, "done", {}, packed={})
+    assert example_facts([Answer(run, {"examples_id": name}, {})]) == {}
+
+
+def test_an_example_takes_30_bytes_and_with_its_depiction_800(data_folder: Path) -> None:
+    file = data_folder / "oracle_predictions" / "molt5-small-smiles2caption.txt.gz"
+    molecules = [line.split("\t")[0] for line in gzip.decompress(file.read_bytes()).decode().splitlines()[1:401]]
+    facts = {str(place): {"molecules": [facts_of_molecule(smiles)]} for place, smiles in enumerate(molecules)}
+    novelty = {"x.json": {name: {"scaffold_seen": True, "molecule_seen": False, "nearest": 13 / 57} for name in facts}}
+    plain, drawn = (len(packed_facts(facts, novelty, depicted)) / len(facts) for depicted in ((), facts))
+    assert plain < 30, plain
+    assert drawn < 800, drawn
+
+
+def test_git_takes_what_was_packed() -> None:
+    if shutil.which("git") is None or not (REPOSITORY / ".git").exists():
+        pytest.skip("not a checkout of git")
+    for name in ("runs/a-s0-0123.json.gz", "examples/0123.json.gz", "study.json", "tables/a.md"):
+        asked = ["git", "-C", str(REPOSITORY), "check-ignore", f"results/some-study/{name}"]
+        assert subprocess.run(asked, capture_output=True, check=False).returncode == 1, name
+
+
 # The check
 
 
@@ -278,6 +432,21 @@ def test_the_check_catches_a_changed_protocol(packed: Path, capsys: pytest.Captu
     assert "was scored by strict@0, and this molgraft has strict@1" in capsys.readouterr().out
 
 
+def test_the_check_looks_at_decontaminated_scores_too(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def older(content: dict[str, Any]) -> None:
+        entry = content["files"]["result.json"]["evaluations"][0]
+        score = json.loads(json.dumps(entry["scores"][0]))
+        without = {"by": "molecule", "against": [{"data": "other"}]}
+        entry["decontaminated"] = [score | {"protocol": "strict@0", "without": without, "n": N}]
+
+    rewritten(next(packed.glob("runs/good-s0*")), older)
+    write_tables(packed)
+    assert list(deviations(packed)) == []
+    capsys.readouterr()
+    assert _status(["tables", "--check", str(packed)]) == 1
+    assert "was scored by strict@0, and this molgraft has strict@1" in capsys.readouterr().out
+
+
 def as_version_0(files: Mapping[str, Any]) -> str:
     return json.dumps(files).replace('"strict@1"', '"strict@0"')
 
@@ -322,6 +491,20 @@ def test_a_study_is_packed_with_its_tables(tmp_path: Path, capsys: pytest.Captur
     assert "energy on bundled" in capsys.readouterr().out
     assert _status(["tables", "--check", str(tmp_path / "runs")]) == 2
     assert "no packed study is there" in capsys.readouterr().err
+
+
+def test_what_is_packed_of_molecules_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_study(tmp_path / "runs", Written({"a": 0.9}, seeds=(0,), n=12))
+    asked = ["tables", "made-up", "--runs", str(tmp_path / "runs")]
+    folder = tmp_path / "kept"
+    assert _status([*asked, "--pack", str(folder), "--molecules", "plain"]) == 0
+    assert len(list((folder / "examples").iterdir())) == 1
+    assert _status([*asked, "--pack", str(folder), "--molecules", "none"]) == 0
+    assert list((folder / "examples").iterdir()) == []
+    assert _status([*asked, "--pack", str(folder), "--molecules", "some"]) == 2
+    assert "--molecules some: unknown; it is none, plain, shown or all" in capsys.readouterr().err
+    assert _status([*asked, "--molecules", "all"]) == 2
+    assert "--molecules: says nothing without --pack" in capsys.readouterr().err
 
 
 def test_a_real_run_is_packed(tmp_path: Path, session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,16 +10,7 @@ from typing import Any
 
 import pytest
 
-from results.plots import (
-    breakdown,
-    confusion,
-    critical_difference_diagram,
-    forest,
-    gate_heat_map,
-    learning_curves,
-    reliance_per_example,
-    score_against_cost,
-)
+from results import plots
 from results.plots.parts import part_rows, parts_of
 from results.plots.rows import (
     answer_rows,
@@ -164,7 +155,7 @@ def test_costs_are_of_cells(runs: list[Run]) -> None:
     assert low < (rows["gin-a"].value or 0) < high
     seconds = cost_rows(cells(runs), "meteor", "seconds of training")
     assert [row.cost for row in seconds] == [10.5] * 3
-    assert score_against_cost(seconds, metric="meteor", cost="seconds of training").axes
+    assert plots.score_against_cost(seconds, metric="meteor", cost="seconds of training").axes
 
 
 def test_differences_are_paired_and_corrected(runs: list[Run]) -> None:
@@ -176,7 +167,7 @@ def test_differences_are_paired_and_corrected(runs: list[Run]) -> None:
         assert row.n == 24
         assert row.p is not None
         assert row.p < 0.05
-    assert forest(list(rows.values()), metric="meteor", reference="gin-a").axes
+    assert plots.forest(list(rows.values()), metric="meteor", reference="gin-a").axes
     with pytest.raises(ResultsError, match="'gin' is none of the cells gat-a, gin-a, gin-b"):
         difference_rows(cells(runs), "meteor", "gin")
 
@@ -188,7 +179,7 @@ def test_losses_are_of_all_runs_finished_or_not(runs: list[Run]) -> None:
     assert of_one == [*expected, ("training", 10, 1.5, False)]
     failed = [(row.stage, row.step, str(row.loss)) for row in rows if row.name == "gin-c"]
     assert failed == [("align", 0, "3.0"), ("tune", 5, "nan")]
-    assert learning_curves(rows).axes
+    assert plots.learning_curves(rows).axes
 
 
 def test_reliance_is_averaged_over_seeds(runs: list[Run]) -> None:
@@ -199,7 +190,7 @@ def test_reliance_is_averaged_over_seeds(runs: list[Run]) -> None:
     assert sorted(row.gains) == pytest.approx(sorted(sum(pair) / 2 for pair in values))
     assert row.low is not None
     assert row.low < sum(row.gains) / 23
-    assert reliance_per_example(reliance_rows(cells(runs))).axes
+    assert plots.reliance_per_example(reliance_rows(cells(runs))).axes
 
 
 def test_gates_are_named_by_the_projectors_levels(runs: list[Run]) -> None:
@@ -208,7 +199,7 @@ def test_gates_are_named_by_the_projectors_levels(runs: list[Run]) -> None:
     assert row.means[1] == 0.75
     assert row.sds == pytest.approx((0.3, 0.4))
     assert gate_rows(cells(runs), "weights") == []
-    assert gate_heat_map(gate_rows(cells(runs))).axes
+    assert plots.gate_heat_map(gate_rows(cells(runs))).axes
 
 
 def test_ranks_are_over_tasks_and_know_which_way_is_better(runs: list[Run]) -> None:
@@ -217,7 +208,7 @@ def test_ranks_are_over_tasks_and_know_which_way_is_better(runs: list[Run]) -> N
     assert {row.name: row.mean_rank for row in rows} == pytest.approx({"gat-a": 5 / 3, "gin-b": 2.0, "gin-a": 7 / 3})
     assert blocks == 3
     assert test.startswith("Friedman: chi-squared 0.667, p = ")
-    assert critical_difference_diagram(rows, critical, blocks=blocks, test=test).axes
+    assert plots.critical_difference_diagram(rows, critical, blocks=blocks, test=test).axes
 
 
 def test_answers_are_counted_over_seeds(runs: list[Run]) -> None:
@@ -225,7 +216,7 @@ def test_answers_are_counted_over_seeds(runs: list[Run]) -> None:
     assert len([row for row in rows if row.name == "gin-a"]) == 48
     assert {row.gold for row in rows} == {"Yes"}
     assert {row.answer for row in rows} == {"Yes", "No or so", None}
-    assert len(confusion(rows).axes) == 3 + 1
+    assert len(plots.confusion(rows).axes) == 3 + 1
     with pytest.raises(ResultsError, match="caption is no classification"):
         answer_rows(cells(runs))
 
@@ -254,7 +245,7 @@ def test_a_metric_of_a_part_is_over_its_examples(runs: list[Run]) -> None:
     assert row.low is not None
     few = next(row for row in part_rows(cells(runs), "meteor", "heavy atoms") if row.n == 6)
     assert few.low is None
-    assert breakdown(rows, quantity="meteor", by="scaffold", ordered=False).axes
+    assert plots.breakdown(rows, quantity="meteor", by="scaffold", ordered=False).axes
 
 
 def test_lengths_and_invalid_answers_of_parts(runs: list[Run]) -> None:

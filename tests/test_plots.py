@@ -18,54 +18,16 @@ from typing import Any
 import hypothesis
 import matplotlib
 import numpy as np
+import plot_examples as examples
 import pytest
 from conftest import REPOSITORY
 from hypothesis import strategies
 from matplotlib.text import Text
-from plot_examples import (
-    FIGURES,
-    HOSTILE,
-    answer_rows,
-    cost_rows,
-    difference_rows,
-    drawn,
-    gate_rows,
-    loss_rows,
-    part_rows,
-    rank_rows,
-    reliance_rows,
-)
+from plot_examples import FIGURES, HOSTILE, drawn
 from webdriver import is_absent
 
+from results import plots
 from results.page import Markup, document, own_file
-from results.plots import (
-    DARK,
-    LIGHT,
-    AnswerRow,
-    CostRow,
-    DifferenceRow,
-    GateRow,
-    LossRow,
-    PartRow,
-    RankRow,
-    RelianceRow,
-    Theme,
-    breakdown,
-    confusion,
-    critical_difference_diagram,
-    described,
-    forest,
-    gate_heat_map,
-    learning_curves,
-    page_css,
-    pareto_front,
-    png,
-    reliance_per_example,
-    score_against_cost,
-    svg,
-    svg_file,
-    write,
-)
 from results.plots.axes import short_number, signed
 from results.plots.heatmap import shade
 from results.plots.style import label, labels, look
@@ -82,7 +44,7 @@ def figure_of(name: str) -> Any:
 
 @cache
 def file_of(name: str) -> str:
-    return svg_file(figure_of(name))
+    return plots.svg_file(figure_of(name))
 
 
 @cache
@@ -117,9 +79,9 @@ def texts_of(figure: Any) -> list[Any]:
 @pytest.mark.parametrize("name", [name for name in FIGURES if "many" not in name])
 def test_equal_data_give_equal_bytes(name: str) -> None:
     again = drawn(name)
-    assert svg_file(again) == file_of(name)
+    assert plots.svg_file(again) == file_of(name)
     if "hostile" not in name:
-        assert png(again) == png(drawn(name))
+        assert plots.png(again) == plots.png(drawn(name))
 
 
 def test_bytes_are_equal_in_another_process_and_whatever_the_settings_of_a_notebook() -> None:
@@ -138,7 +100,7 @@ def test_bytes_are_equal_in_another_process_and_whatever_the_settings_of_a_noteb
         "axes.grid": True,
     }
     with matplotlib.rc_context(changed):
-        ours = [hashlib.sha256(svg_file(drawn(n)).encode() + png(drawn(n))).hexdigest() for n in chosen]
+        ours = [hashlib.sha256(plots.svg_file(drawn(n)).encode() + plots.png(drawn(n))).hexdigest() for n in chosen]
     assert told.stdout.split() == ours
 
 
@@ -161,7 +123,7 @@ def test_importing_plots_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("name", FIGURES)
 def test_an_svg_holds_no_script_no_style_and_no_reference_to_anything_outside(name: str) -> None:
     figure = figure_of(name)
-    for text in (file_of(name), *([] if "many" in name else [svg(figure)])):
+    for text in (file_of(name), *([] if "many" in name else [plots.svg(figure)])):
         tree = ElementTree.fromstring(text)
         elements = list(tree.iter())
         kinds = {element.tag.rpartition("}")[2] for element in elements}
@@ -182,29 +144,29 @@ def test_an_svg_holds_no_script_no_style_and_no_reference_to_anything_outside(na
 
 def test_several_figures_fit_one_page() -> None:
     figures = [figure_of(name) for name in ("cost", "cost of one", "forest", "gates", "reliance")]
-    page = "<body>" + "".join(svg(figure) for figure in figures) + "</body>"
+    page = "<body>" + "".join(plots.svg(figure) for figure in figures) + "</body>"
     ids = [element.get("id") for element in ElementTree.fromstring(page).iter() if element.get("id")]
     assert len(ids) == len(set(ids))
-    assert 'id="mine-figure_1"' in svg(figures[0], "mine")
-    assert "#figure" not in svg(figures[0], "mine")
+    assert 'id="mine-figure_1"' in plots.svg(figures[0], "mine")
+    assert "#figure" not in plots.svg(figures[0], "mine")
 
 
 def test_a_figure_is_written_as_two_files_and_says_what_it_shows(tmp_path: Path) -> None:
     figure = figure_of("cost")
-    files = write(figure, tmp_path / "deep" / "bleu.2")
+    files = plots.write(figure, tmp_path / "deep" / "bleu.2")
     assert [file.name for file in files] == ["bleu.2.svg", "bleu.2.png"]
     assert sorted(file.name for file in (tmp_path / "deep").iterdir()) == ["bleu.2.png", "bleu.2.svg"]
     assert files[1].read_bytes().startswith(b"\x89PNG")
     title = ElementTree.fromstring(files[0].read_text()).findtext("{http://www.w3.org/2000/svg}title")
-    assert title == described(figure)
+    assert title == plots.described(figure)
     assert title.startswith("bleu-2 of 16 cells against trained parameters.")
-    embedded = ElementTree.fromstring(svg(figure))
-    assert (embedded.get("role"), embedded.get("aria-label")) == ("img", described(figure))
+    embedded = ElementTree.fromstring(plots.svg(figure))
+    assert (embedded.get("role"), embedded.get("aria-label")) == ("img", plots.described(figure))
 
 
 def test_neither_file_holds_a_date_a_version_or_a_path() -> None:
     figure = figure_of("forest")
-    for content in (svg_file(figure).encode(), png(figure)):
+    for content in (plots.svg_file(figure).encode(), plots.png(figure)):
         for unwanted in (b"atplotlib version", b"Software", b"dc:date", b"2026", str(REPOSITORY).encode()):
             assert unwanted not in content
 
@@ -212,26 +174,26 @@ def test_neither_file_holds_a_date_a_version_or_a_path() -> None:
 @pytest.mark.parametrize("name", [name for name in FIGURES if "hostile" in name])
 def test_what_a_cell_is_called_is_never_markup(name: str) -> None:
     figure = figure_of(name)
-    for text in (svg(figure), file_of(name)):
+    for text in (plots.svg(figure), file_of(name)):
         assert "<img" not in text
         assert "<script" not in text
         ElementTree.fromstring(text)
-    assert "onerror" in described(figure)
-    assert "\u202e" not in described(figure)
-    assert png(figure).startswith(b"\x89PNG")
+    assert "onerror" in plots.described(figure)
+    assert "\u202e" not in plots.described(figure)
+    assert plots.png(figure).startswith(b"\x89PNG")
 
 
 # Themes
 
 
 def test_colours_of_a_figure_follow_the_page() -> None:
-    light, dark = (svg(drawn("learning", theme), "p") for theme in (LIGHT, DARK))
+    light, dark = (plots.svg(drawn("learning", theme), "p") for theme in (plots.LIGHT, plots.DARK))
     # The same but for what stands where a page sets no variables, and ids that are made from it.
     told = [re.sub(r"-[mph][0-9a-f]{10}", "-id", re.sub(r", #\w{6}\)", ")", text)) for text in (light, dark)]
     assert told[0] == told[1]
     assert not re.findall(r'(?:fill|stroke)="#', light)
     used = set(re.findall(r"var\((--[\w-]+),", light))
-    declared = set(re.findall(r"(--[\w-]+):", page_css()))
+    declared = set(re.findall(r"(--[\w-]+):", plots.page_css()))
     assert used <= declared
     assert {"--plot-ink", "--plot-paper", "--plot-series-1"} <= used
 
@@ -240,7 +202,7 @@ def test_the_dark_rules_hold_where_those_of_the_page_do() -> None:
     page = own_file(str(REPOSITORY / "results" / "page.py"), "page.css")
     for selector in (':root:not([data-theme="light"])', ':root[data-theme="dark"]', "prefers-color-scheme: dark"):
         assert selector in page
-        assert selector in page_css()
+        assert selector in plots.page_css()
     assert "--ground" in page
 
 
@@ -248,15 +210,15 @@ def test_the_dark_rules_hold_where_those_of_the_page_do() -> None:
 def test_a_browser_draws_a_figure_in_the_colours_of_the_page(tmp_path: Path) -> None:
     from webdriver import Browser
 
-    figures = Markup("".join(f"<figure>{svg(figure_of(name))}</figure>" for name in ("cost", "cost, hostile")))
-    (tmp_path / "page.html").write_text(document("Plots", figures, styles=[page_css()]), encoding="utf-8")
+    figures = Markup("".join(f"<figure>{plots.svg(figure_of(name))}</figure>" for name in ("cost", "cost, hostile")))
+    (tmp_path / "page.html").write_text(document("Plots", figures, styles=[plots.page_css()]), encoding="utf-8")
     seen = "[...document.querySelectorAll('svg.plot [fill]')].map(e => getComputedStyle(e).fill)"
     with Browser() as browser:
         browser.open((tmp_path / "page.html").as_uri())
         light = browser.run(f"return {seen}")
         browser.click("#theme")
         dark = browser.run(f"return {seen}")
-        for theme, colours in ((LIGHT, light), (DARK, dark)):
+        for theme, colours in ((plots.LIGHT, light), (plots.DARK, dark)):
             expected = {
                 f"rgb({', '.join(str(int(c[i : i + 2], 16)) for i in (1, 3, 5))})" for c in (theme.ink, theme.dim)
             }
@@ -295,8 +257,8 @@ def contrast(a: str, b: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
-def test_colours_can_be_told_apart_and_seen(theme: Theme) -> None:
+@pytest.mark.parametrize("theme", [plots.LIGHT, plots.DARK], ids=lambda theme: theme.name)
+def test_colours_can_be_told_apart_and_seen(theme: plots.Theme) -> None:
     for matrix in _SEEN_BY.values():
         for a, b in combinations(theme.colours, 2):
             assert np.linalg.norm(lab(matrix @ linear(a)) - lab(matrix @ linear(b))) > 14
@@ -305,7 +267,7 @@ def test_colours_can_be_told_apart_and_seen(theme: Theme) -> None:
 
 
 def test_series_differ_in_more_than_colour() -> None:
-    looks = [look(place, LIGHT) for place in range(40)]
+    looks = [look(place, plots.LIGHT) for place in range(40)]
     assert len({(item.colour, item.marker) for item in looks}) == 40
     assert len({item.marker for item in looks[:11]}) == 11
     assert len({str(item.dashes) for item in looks[:5]}) == 5
@@ -381,9 +343,9 @@ def points_of(figure: Any, filled: bool) -> list[tuple[float, float]]:
 
 @pytest.mark.parametrize("zeros", [False, True])
 def test_points_stand_at_cost_and_score(zeros: bool) -> None:
-    rows = [*cost_rows(16, zeros=zeros), CostRow("none", None, 0.9), CostRow("nan", 1.0, math.nan)]
-    figure = score_against_cost(rows, metric="bleu-2", cost="seconds")
-    front = pareto_front(rows)
+    rows = [*examples.cost_rows(16, zeros=zeros), plots.CostRow("none", None, 0.9), plots.CostRow("nan", 1.0, math.nan)]
+    figure = plots.score_against_cost(rows, metric="bleu-2", cost="seconds")
+    front = plots.pareto_front(rows)
     assert points_of(figure, filled=True) == sorted((row.cost, row.value) for row in front)
     both = points_of(figure, filled=True) + points_of(figure, filled=False)
     assert sorted(both) == sorted((row.cost, row.value) for row in rows[:16])
@@ -399,17 +361,21 @@ def test_points_stand_at_cost_and_score(zeros: bool) -> None:
 
 
 def test_costs_within_a_decade_have_a_linear_axis() -> None:
-    figure = score_against_cost([CostRow("a", 2.0, 1.0), CostRow("b", 9.0, 2.0)], metric="m", cost="seconds")
+    figure = plots.score_against_cost(
+        [plots.CostRow("a", 2.0, 1.0), plots.CostRow("b", 9.0, 2.0)], metric="m", cost="seconds"
+    )
     assert figure.axes[0].get_xscale() == "linear"
-    nothing = score_against_cost([CostRow("a", 0.0, 1.0), CostRow("b", 0.0, 2.0)], metric="m", cost="seconds")
+    nothing = plots.score_against_cost(
+        [plots.CostRow("a", 0.0, 1.0), plots.CostRow("b", 0.0, 2.0)], metric="m", cost="seconds"
+    )
     assert nothing.axes[0].get_xscale() == "linear"
 
 
 def test_many_points_are_named_on_the_front_only() -> None:
-    rows = cost_rows(40)
-    figure = score_against_cost(rows, metric="bleu-2", cost="parameters")
+    rows = examples.cost_rows(40)
+    figure = plots.score_against_cost(rows, metric="bleu-2", cost="parameters")
     shown = [text.get_text() for text in texts_of(figure)]
-    front = pareto_front(rows)
+    front = plots.pareto_front(rows)
     assert {row.name for row in front} <= set(shown)
     assert f"{40 - len(front)} points off the front not named" in shown
 
@@ -419,7 +385,7 @@ VALUES = strategies.one_of(strategies.none(), strategies.sampled_from([0.0, 1.0,
 
 @hypothesis.given(strategies.lists(strategies.tuples(VALUES, VALUES), max_size=14), strategies.booleans())
 def test_the_front_has_the_rows_that_none_beats(pairs: list[tuple[float | None, float | None]], higher: bool) -> None:
-    rows = [CostRow(str(place), cost, value) for place, (cost, value) in enumerate(pairs)]
+    rows = [plots.CostRow(str(place), cost, value) for place, (cost, value) in enumerate(pairs)]
     sign = 1 if higher else -1
     valid = [
         (row, row.cost, sign * row.value)
@@ -431,7 +397,7 @@ def test_the_front_has_the_rows_that_none_beats(pairs: list[tuple[float | None, 
         return any(c <= cost and v >= value and (c, v) != (cost, value) for _, c, v in valid)
 
     expected = [row.name for row, cost, value in valid if not beaten(cost, value)]
-    front = pareto_front(rows, higher_is_better=higher)
+    front = plots.pareto_front(rows, higher_is_better=higher)
     assert sorted(row.name for row in front) == sorted(expected)
     assert [row.cost for row in front] == sorted(row.cost or 0.0 for row in front)
 
@@ -440,13 +406,13 @@ def test_the_front_has_the_rows_that_none_beats(pairs: list[tuple[float | None, 
 
 
 def test_a_forest_shows_differences_intervals_and_which_are_significant() -> None:
-    rows = [*difference_rows(8), DifferenceRow("none", None), DifferenceRow("untested", 0.001)]
-    figure = forest(rows, metric="bleu-2", reference="gin-linear")
+    rows = [*examples.difference_rows(8), plots.DifferenceRow("none", None), plots.DifferenceRow("untested", 0.001)]
+    figure = plots.forest(rows, metric="bleu-2", reference="gin-linear")
     drawn_rows = [row for row in rows if row.difference is not None]
     for place, row in enumerate(drawn_rows):
         marker = of_gid(figure, f"difference-{place}")
         assert (marker.get_xdata()[0], marker.get_ydata()[0]) == (row.difference, place)
-        filled = marker.get_markerfacecolor() != LIGHT.paper
+        filled = marker.get_markerfacecolor() != plots.LIGHT.paper
         assert filled == (row.p is not None and row.p < 0.05)
         if row.low is not None:
             assert tuple(of_gid(figure, f"interval-{place}").get_xdata()) == (row.low, row.high)
@@ -458,7 +424,7 @@ def test_a_forest_shows_differences_intervals_and_which_are_significant() -> Non
     assert high > max(row.high or 0 for row in drawn_rows)
     said = {text.get_text() for text in texts_of(figure)}
     assert {"← worse", "better →"} <= said
-    errors = forest(rows, metric="rmse", reference="gin", higher_is_better=False)
+    errors = plots.forest(rows, metric="rmse", reference="gin", higher_is_better=False)
     assert {"← better", "worse →"} <= {text.get_text() for text in texts_of(errors)}
 
 
@@ -467,13 +433,13 @@ def test_a_forest_shows_differences_intervals_and_which_are_significant() -> Non
 
 def test_learning_curves_are_means_over_seeds_at_the_steps_that_all_have() -> None:
     rows = [
-        *(LossRow("a", "align", step, 2.0 - step / 10 + seed, seed) for seed in (0, 1) for step in (0, 5, 10)),
-        LossRow("a", "align", 7, 9.0, 1),
-        *(LossRow("a", "tune", step, 1.0 + seed, seed, kept=step == 4) for seed in (0, 1) for step in (0, 4)),
-        LossRow("a", "tune", 8, math.nan, 0),
-        LossRow("a", "tune", 8, 5.0, 1),
+        *(plots.LossRow("a", "align", step, 2.0 - step / 10 + seed, seed) for seed in (0, 1) for step in (0, 5, 10)),
+        plots.LossRow("a", "align", 7, 9.0, 1),
+        *(plots.LossRow("a", "tune", step, 1.0 + seed, seed, kept=step == 4) for seed in (0, 1) for step in (0, 4)),
+        plots.LossRow("a", "tune", 8, math.nan, 0),
+        plots.LossRow("a", "tune", 8, 5.0, 1),
     ]
-    figure = learning_curves(rows)
+    figure = plots.learning_curves(rows)
     first, second = of_gid(figure, "curve-0-0"), of_gid(figure, "curve-0-1")
     assert list(first.get_xdata()) == [0, 5, 10]
     assert list(first.get_ydata()) == pytest.approx([2.5, 2.0, 1.5])
@@ -485,17 +451,21 @@ def test_learning_curves_are_means_over_seeds_at_the_steps_that_all_have() -> No
 
 
 def test_many_cells_have_a_panel_each() -> None:
-    assert len(learning_curves(loss_rows(6)).axes) == 1
-    figure = learning_curves(loss_rows(7))
-    assert [axes.get_title(loc="left") for axes in figure.axes] == list(dict.fromkeys(r.name for r in loss_rows(7)))
+    assert len(plots.learning_curves(examples.loss_rows(6)).axes) == 1
+    figure = plots.learning_curves(examples.loss_rows(7))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == list(
+        dict.fromkeys(r.name for r in examples.loss_rows(7))
+    )
 
 
 # Reliance
 
 
 def test_reliance_shows_examples_and_their_mean() -> None:
-    few, many = reliance_rows(1, 40)[0], RelianceRow("many", reliance_rows(1, 900)[0].gains)
-    figure = reliance_per_example([few, many, RelianceRow("none", ()), RelianceRow("nan", (math.nan,))])
+    few, many = examples.reliance_rows(1, 40)[0], plots.RelianceRow("many", examples.reliance_rows(1, 900)[0].gains)
+    figure = plots.reliance_per_example(
+        [few, many, plots.RelianceRow("none", ()), plots.RelianceRow("nan", (math.nan,))]
+    )
     points = of_gid(figure, "examples-0")
     assert sorted(points.get_xdata()) == sorted(few.gains)
     assert np.ptp(points.get_ydata()) < 0.4
@@ -513,7 +483,7 @@ def test_reliance_shows_examples_and_their_mean() -> None:
 
 
 def test_a_gain_of_exactly_zero_is_on_neither_side() -> None:
-    figure = reliance_per_example([RelianceRow("control", (0.0,) * 200), reliance_rows(1, 200)[0]])
+    figure = plots.reliance_per_example([plots.RelianceRow("control", (0.0,) * 200), examples.reliance_rows(1, 200)[0]])
     heights, edges, baseline = of_gid(figure, "examples-0").get_data()
     (bar,) = np.flatnonzero(np.asarray(heights) != baseline)
     assert edges[bar] == pytest.approx(-edges[bar + 1])
@@ -529,10 +499,10 @@ def fields_of(figure: Any) -> dict[str, Any]:
 
 def test_gates_are_shaded_and_written() -> None:
     rows = [
-        GateRow("a", ("atom", "graph"), (1.5, 0.5), (0.1, 0.2)),
-        GateRow("b", ("motif", "graph"), (0.25, math.nan)),
+        plots.GateRow("a", ("atom", "graph"), (1.5, 0.5), (0.1, 0.2)),
+        plots.GateRow("b", ("motif", "graph"), (0.25, math.nan)),
     ]
-    figure = gate_heat_map(rows)
+    figure = plots.gate_heat_map(rows)
     fields = fields_of(figure)
     assert len(fields) == 2 * 3
     for gid, value in {"field-0-0-0": 1.5, "field-0-0-1": 0.5, "field-0-1-2": 0.25}.items():
@@ -545,30 +515,30 @@ def test_gates_are_shaded_and_written() -> None:
 
 def test_uneven_gates_are_refused() -> None:
     with pytest.raises(ResultsError, match="a has not as many values as levels"):
-        gate_heat_map([GateRow("a", ("atom", "graph"), (1.0,))])
+        plots.gate_heat_map([plots.GateRow("a", ("atom", "graph"), (1.0,))])
 
 
 def test_confusion_counts_every_answer_once() -> None:
     rows = [
-        AnswerRow("a", "Yes", "Yes", 6),
-        AnswerRow("a", "Yes", "No", 3),
-        AnswerRow("a", "Yes", None),
-        AnswerRow("a", "No", "No", 5),
-        AnswerRow("a", "No", "perhaps", 5),
+        plots.AnswerRow("a", "Yes", "Yes", 6),
+        plots.AnswerRow("a", "Yes", "No", 3),
+        plots.AnswerRow("a", "Yes", None),
+        plots.AnswerRow("a", "No", "No", 5),
+        plots.AnswerRow("a", "No", "perhaps", 5),
     ]
-    figure = confusion(rows)
+    figure = plots.confusion(rows)
     axes = figure.axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["No", "Yes"]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["No", "Yes", "perhaps", "(none)"]
     written = [text.get_text() for text in axes.texts]
     assert written == ["50%\n5", "0%\n0", "50%\n5", "0%\n0", "30%\n3", "60%\n6", "0%\n0", "10%\n1"]
     assert fields_of(figure)["field-0-1-1"].get_facecolor()[:3] == pytest.approx(shade(0.6, (0, 1)))
-    assert described(figure) == "Confusion of answers. a: 11 of 20 answers right."
+    assert plots.described(figure) == "Confusion of answers. a: 11 of 20 answers right."
 
 
 def test_rare_answers_are_put_together() -> None:
-    rows = answer_rows(1, [f"class {number}" for number in range(14)])
-    figure = confusion(rows)
+    rows = examples.answer_rows(1, [f"class {number}" for number in range(14)])
+    figure = plots.confusion(rows)
     counts = [int(text.get_text().partition("\n")[2].replace(",", "")) for text in figure.axes[0].texts]
     assert len(counts) == 11 * 12
     assert sum(counts) == sum(row.count for row in rows)
@@ -578,8 +548,14 @@ def test_rare_answers_are_put_together() -> None:
 
 
 def test_ranks_are_drawn_to_scale_and_cells_that_do_not_differ_are_joined() -> None:
-    rows = [RankRow("a", 1.0), RankRow("b", 2.0), RankRow("c", 2.5), RankRow("d", 4.5), RankRow("none", math.nan)]
-    figure = critical_difference_diagram(rows, 1.2, blocks=9)
+    rows = [
+        plots.RankRow("a", 1.0),
+        plots.RankRow("b", 2.0),
+        plots.RankRow("c", 2.5),
+        plots.RankRow("d", 4.5),
+        plots.RankRow("none", math.nan),
+    ]
+    figure = plots.critical_difference_diagram(rows, 1.2, blocks=9)
     axes = figure.axes[0]
     points = sorted(float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "o")
     width = (points[-1] - points[0]) / 3.5
@@ -597,8 +573,12 @@ def test_ranks_are_drawn_to_scale_and_cells_that_do_not_differ_are_joined() -> N
 @pytest.mark.parametrize("upright", [True, False])
 def test_parts_show_their_values_and_sizes(upright: bool) -> None:
     parts = ("1 to 10", "11 to 20") if upright else tuple(f"a functional group {n}" for n in range(9))
-    rows = [*part_rows(3, parts), PartRow("gin-a", "empty", None), PartRow("gin-b", parts[0], math.nan)]
-    figure = breakdown(rows, quantity="bleu-2", by="heavy atoms")
+    rows = [
+        *examples.part_rows(3, parts),
+        plots.PartRow("gin-a", "empty", None),
+        plots.PartRow("gin-b", parts[0], math.nan),
+    ]
+    figure = plots.breakdown(rows, quantity="bleu-2", by="heavy atoms")
     given = [row for row in rows if row.value is not None and math.isfinite(row.value)]
     for place, name in enumerate(dict.fromkeys(row.name for row in given)):
         line = of_gid(figure, f"parts-{place}")
@@ -612,8 +592,8 @@ def test_parts_show_their_values_and_sizes(upright: bool) -> None:
 
 
 def test_many_cells_make_a_heat_map() -> None:
-    rows = part_rows(8, ("small", "large"))
-    figure = breakdown(rows, quantity="bleu-2", by="size")
+    rows = examples.part_rows(8, ("small", "large"))
+    figure = plots.breakdown(rows, quantity="bleu-2", by="size")
     written = [text.get_text() for text in figure.axes[0].texts]
     assert written == [f"{row.value:.3f}" for row in rows]
 
@@ -624,22 +604,31 @@ def test_many_cells_make_a_heat_map() -> None:
 def nothing() -> Iterator[Any]:
     yield (
         "against seconds: none of 1 cell has both",
-        lambda: score_against_cost([CostRow("a", 1.0, None)], metric="m", cost="seconds"),
+        lambda: plots.score_against_cost([plots.CostRow("a", 1.0, None)], metric="m", cost="seconds"),
     )
-    yield "none of 0 cells has both", lambda: score_against_cost([], metric="m", cost="seconds")
+    yield "none of 0 cells has both", lambda: plots.score_against_cost([], metric="m", cost="seconds")
     yield (
         "a cost is 0 or more; below that is a",
-        lambda: score_against_cost([CostRow("a", -1.0, 1.0)], metric="m", cost="seconds"),
+        lambda: plots.score_against_cost([plots.CostRow("a", -1.0, 1.0)], metric="m", cost="seconds"),
     )
-    yield "none of 1 cell has one", lambda: forest([DifferenceRow("a", math.nan)], metric="m", reference="b")
-    yield "none of 0 rows has a loss", lambda: learning_curves([])
-    yield "none of 1 row has a loss", lambda: learning_curves([LossRow("a", "b", 0, math.inf)])
-    yield "none of 1 cell has examples that count", lambda: reliance_per_example([RelianceRow("a", ())])
-    yield "none of 0 rows has any; the projectors `dynamic`", lambda: gate_heat_map([])
-    yield "compares two cells or more, and 1 has a rank", lambda: critical_difference_diagram([RankRow("a", 1.0)], 1.0)
-    yield "there are no answers to count", lambda: confusion([AnswerRow("a", "b", "c", 0)])
-    yield "25 cells, and 24 at most have room", lambda: confusion(answer_rows(25, ["a"]))
-    yield "m by size: none of 1 part has a value", lambda: breakdown([PartRow("a", "b", None)], quantity="m", by="size")
+    yield (
+        "none of 1 cell has one",
+        lambda: plots.forest([plots.DifferenceRow("a", math.nan)], metric="m", reference="b"),
+    )
+    yield "none of 0 rows has a loss", lambda: plots.learning_curves([])
+    yield "none of 1 row has a loss", lambda: plots.learning_curves([plots.LossRow("a", "b", 0, math.inf)])
+    yield "none of 1 cell has examples that count", lambda: plots.reliance_per_example([plots.RelianceRow("a", ())])
+    yield "none of 0 rows has any; the projectors `dynamic`", lambda: plots.gate_heat_map([])
+    yield (
+        "compares two cells or more, and 1 has a rank",
+        lambda: plots.critical_difference_diagram([plots.RankRow("a", 1.0)], 1.0),
+    )
+    yield "there are no answers to count", lambda: plots.confusion([plots.AnswerRow("a", "b", "c", 0)])
+    yield "25 cells, and 24 at most have room", lambda: plots.confusion(examples.answer_rows(25, ["a"]))
+    yield (
+        "m by size: none of 1 part has a value",
+        lambda: plots.breakdown([plots.PartRow("a", "b", None)], quantity="m", by="size"),
+    )
 
 
 @pytest.mark.parametrize(("message", "draw"), list(nothing()))
@@ -649,11 +638,11 @@ def test_nothing_to_draw_is_refused_with_the_reason(message: str, draw: Any) -> 
 
 
 def test_equal_values_and_single_ones_are_drawn() -> None:
-    same = [CostRow(name, 100.0, 0.5) for name in "abc"]
-    assert len(points_of(score_against_cost(same, metric="m", cost="c"), filled=True)) == 3
-    assert len(fields_of(gate_heat_map(gate_rows(1)))) == 2
-    ranks = [RankRow("a", 1.5), RankRow("b", 1.5)]
-    assert critical_difference_diagram(ranks, 0.0).axes
-    assert forest([DifferenceRow("a", 0.0, 0.0, 0.0, 1.0)], metric="m", reference="b").axes
-    assert len(rank_rows(40)) == 40
-    assert HOSTILE not in svg(drawn("cost, hostile"))
+    same = [plots.CostRow(name, 100.0, 0.5) for name in "abc"]
+    assert len(points_of(plots.score_against_cost(same, metric="m", cost="c"), filled=True)) == 3
+    assert len(fields_of(plots.gate_heat_map(examples.gate_rows(1)))) == 2
+    ranks = [plots.RankRow("a", 1.5), plots.RankRow("b", 1.5)]
+    assert plots.critical_difference_diagram(ranks, 0.0).axes
+    assert plots.forest([plots.DifferenceRow("a", 0.0, 0.0, 0.0, 1.0)], metric="m", reference="b").axes
+    assert len(examples.rank_rows(40)) == 40
+    assert HOSTILE not in plots.svg(drawn("cost, hostile"))

@@ -6,10 +6,12 @@ import gzip
 import json
 import math
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from conftest import QUICK
@@ -20,14 +22,15 @@ from report_study import HOSTILE_SVG, Written, write_study
 from bench.cli import _status
 from bench.facts import Asked, write_facts
 from bench.runtime import Runtime
+from results.depictions import MOST_BYTES, compacted, sanitised
+from results.formats import plain, probability
 from results.packed import pack, read_study
 from results.report import Report, as_html, build_report, headlines, read_source
 from results.report.answers import Answer, CellAnswers, Question
-from results.report.depictions import MOST_BYTES, sanitised
 from results.report.examples import LISTS, LONGEST_TEXT, browser, choose
 from results.report.provenance import origins
 from results.report.recipe import ABSENT, differences, in_words, settings_in_common
-from results.report.sentences import Compared, Standing, answer, caveats, comparison, plain, probability
+from results.report.sentences import Compared, Standing, answer, caveats, comparison
 from results.runs import ResultsError, read_runs
 from results.statistics import Basis, paired
 from tasks.depiction import as_svg, read_molecule
@@ -108,7 +111,7 @@ def test_a_named_reference_says_what_the_table_says(runs: Path) -> None:
     assert too.correction == "Holm over the table's 12 differences"
     assert too.p is not None
     (html,) = part.tables
-    assert f"p={too.p:.3f}" in html  # the same p, to the last digit that is shown
+    assert probability(too.p) in html  # the same p, to the last digit that is shown
     assert too.detectable is not None
     assert too.ci95 is not None
     # Of a test at 5% / 12 the detectable difference is larger than at 5%, and that is larger than half the interval.
@@ -119,8 +122,8 @@ def test_a_null_says_what_would_have_been_found() -> None:
     item = Compared("a", "b", "bleu-2", False, 0.002, (-0.010, 0.014), 0.714, 12, (2, 2), 0.034)
     assert comparison(item) == (
         "No difference between “a” and “b” in bleu-2 could be shown (+0.0020, 95% interval \N{MINUS SIGN}0.010 "
-        "to +0.014, p = 0.71, 12 examples, 2 seeds each); differences larger than 0.034 would have been found with 80% "
-        "power."
+        "to +0.014, p = 0.714, 12 examples, 2 seeds each); differences larger than 0.034 would have been found with "
+        "80% power."
     )
 
 
@@ -180,8 +183,8 @@ def test_p_is_never_said_to_be_0() -> None:
         "p < 0.001",
         "p < 0.001",
         "p = 0.012",
-        "p = 0.40",
-        "p = 1.00",
+        "p = 0.400",
+        "p = 1.000",
     ]
 
 
@@ -203,6 +206,96 @@ def test_use_of_the_graph_is_tested_and_corrected(report: Report, page: str) -> 
     assert "It misleads “poor”" in text
     assert re.search(r"No use could be shown for “middle” .*; gains above 0\.0\d+ would have been found", text)
     assert "Not measured for “middle-too” (not measured: evaluation.reliance is not set)." in text
+
+
+# Cells without a value, and cells that were asked in several ways
+
+
+def changed(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Changes the first evaluation of a run."""
+    result = json.loads((folder / "result.json").read_text())
+    change(result["evaluations"][0])
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def undefined(entry: dict[str, Any]) -> None:
+    """An evaluation whose answers give no BLEU."""
+    (score,) = entry["scores"]
+    score["metrics"]["bleu-2"] = {"value": None, "ci95": None, "reason": "no answer has a word"}
+
+
+@pytest.mark.parametrize("reference", [None, "a"])
+def test_a_reference_or_cell_without_any_value_is_told_and_divides_by_nothing(
+    tmp_path: Path, reference: str | None
+) -> None:
+    folders = write_study(tmp_path, Written({"a": 0.9, "b": 0.6, "c": 0.5}, seeds=(0,), n=12, facts=False))
+    changed(folders[0], undefined)
+    report = build_report(read_study("made-up", tmp_path), metric="bleu-2", compare_to=reference)
+    (part,) = report.parts
+    assert [standing.cell for standing in part.standings] == ["b", "c"]
+    if reference is None:
+        assert [(item.cell, item.other) for item in part.compared] == [("c", "b")]
+        return
+    assert {item.cell: (item.other, item.difference, item.p) for item in part.compared} == {
+        "b": ("a", None, None),
+        "c": ("a", None, None),
+    }
+    assert {item.reason for item in part.compared} == {"undefined for a"}
+    (found,) = headlines(report)
+    assert found.startswith("Nothing can be said beyond the numbers: “b” has the best bleu-2")
+    assert "undefined for a" in found
+    as_html(report)
+
+
+def test_a_cell_that_lacks_the_metric_in_a_seed_is_counted_and_never_the_best(tmp_path: Path) -> None:
+    folders = write_study(tmp_path, Written({"a": 0.9, "b": 0.6, "c": 0.5}, n=12, facts=False))
+    changed(folders[1], undefined)
+    report = build_report(read_study("made-up", tmp_path))
+    (part,) = report.parts
+    assert [standing.cell for standing in part.standings] == ["b", "c", "a"], "the best of what all seeds have"
+    assert part.standings[-1].counted == "2 of 3 seeds"
+    assert part.standings[-1].ci95 is None
+    tested = {item.cell: item for item in part.compared}
+    assert tested["a"].p is None
+    assert tested["a"].difference is None
+    assert tested["c"].p is not None
+    (found,) = headlines(report)
+    assert "“b” has the best bleu-2" in found
+    assert "1 cell could not be tested." in found
+    (told,) = (caveat for caveat in part.caveats if "some of their seeds" in caveat)
+    assert "“a” (2 of 3 seeds; seed 1: no answer has a word)" in told
+    assert "2 of 3 seeds" in visible(as_html(report))
+    for folder in (folders[3], folders[8]):
+        changed(folder, undefined)
+    (found,) = headlines(build_report(read_study("made-up", tmp_path)))
+    assert found == "Nothing can be said: no cell has bleu-2 in all of its seeds."
+
+
+def test_a_cell_of_reference_that_was_asked_in_two_ways_is_compared_within_each(tmp_path: Path) -> None:
+    folders = write_study(tmp_path, Written({"a": 0.9, "b": 0.6, "c": 0.5}, seeds=(0,), n=12, facts=False))
+    for folder in folders[:2]:  # `c` was asked in one way only
+        result = json.loads((folder / "result.json").read_text())
+        (entry,) = result["evaluations"]
+        other = json.loads(json.dumps(entry))
+        other |= {"evaluation_id": "asked with beams", "generation": {"beams": 5, "max_new_tokens": 64}}
+        result["evaluations"].append(other)
+        (folder / "result.json").write_text(json.dumps(result))
+    report = build_report(read_study("made-up", tmp_path), compare_to="a")
+    (part,) = report.parts
+    assert part.reference == "a"
+    pairs = {item.cell: item.other for item in part.compared}
+    assert len(pairs) == 3
+    (beams,) = (name for name in pairs if name.startswith("b") and "5" in name)
+    assert "5" in pairs[beams], "the same way of asking"
+    assert pairs[beams] != pairs["c"]
+    versus = {row for item in part.compared if item.p is not None for row in [item.cell]}
+    assert versus == set(pairs), "each has a test, as in the table"
+    (html,) = part.tables
+    for item in part.compared:
+        assert item.p is not None
+        assert probability(item.p) in html
+    text = visible(as_html(report))
+    assert f"{beams} (from {pairs[beams]})" in text
 
 
 # The page
@@ -238,6 +331,38 @@ def test_the_page_holds_nothing_of_the_machine(page: str, runs: Path) -> None:
     assert not re.search(r"@import|url\((?!#)", page)
 
 
+def test_of_a_path_of_the_machine_only_the_last_part_is_shown(tmp_path: Path) -> None:
+    home = "/home/somebody & co/<b>"
+    file = f"{home}/data.yaml"
+    folders = write_study(tmp_path, Written({"a": 0.9, "b": 0.6}, seeds=(0,), n=8, facts=False))
+    for folder in folders:
+        config = json.loads((folder / "config.yaml").read_text())
+        config |= {"task": {"data": file}, "llm": {"name": "/home/somebody/models/tiny"}}
+        config["encoder"]["weights"] = "C:\\Users\\somebody\\gin.pt"
+        (folder / "config.yaml").write_text(json.dumps(config))
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["llm"]["origin"] = "/home/somebody/models/tiny"
+        manifest["files"]["encoder"] = ["/home/somebody/gin.pt"]
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        changed(folder, lambda entry: entry.update(data=file))
+    failed = tmp_path / "c2-s0-0123456789abcdef"
+    failed.mkdir()
+    message = "[Errno 2] No such file or directory: '/home/somebody/lost one.pt'; see /home/somebody/log.txt"
+    (failed / "status.json").write_text(json.dumps({"state": "failed", "error": "data", "message": message}))
+    plan_file = tmp_path / ".studies" / "made-up" / "plan.json"
+    plan = json.loads(plan_file.read_text())
+    plan["runs"].append({"cell": "c", "train_id": "0123456789abcdef", "config": {"seed": 0}})
+    plan["arguments"] = ["/home/somebody/mine.yaml", "--set", "encoder.weights=/home/somebody/gin.pt"]
+    plan_file.write_text(json.dumps(plan))
+    pack(read_study("made-up", tmp_path), tmp_path / "packed")
+    for study in (read_study("made-up", tmp_path), read_study(tmp_path / "packed")):
+        page = as_html(build_report(study))
+        assert "somebody" not in page
+        for shown in ("…/data.yaml", "…/tiny", "…/gin.pt", "…/lost one.pt", "…/log.txt", "molgraft study …/mine.yaml"):
+            assert shown in page.replace("&#x27;", ""), shown
+        assert "</script>" in page
+
+
 def test_equal_runs_give_equal_pages(runs: Path, page: str) -> None:
     assert as_html(build_report(read_study("made-up", runs))) == page
 
@@ -252,19 +377,42 @@ def test_cells_stand_in_the_recipe_with_what_they_differ_in(report: Report) -> N
 
 
 def test_a_report_of_packed_runs_says_what_they_lack(runs: Path, report: Report, tmp_path: Path) -> None:
-    pack(read_study("made-up", runs), tmp_path / "packed")
+    pack(read_study("made-up", runs), tmp_path / "packed", molecules="none")
     packed = build_report(read_source(tmp_path / "packed"))
     assert headlines(packed) == headlines(report)
     (part,) = packed.parts
     assert part.examples.embedded > 0  # with their scores
     text = visible(as_html(packed))
     assert "Answers are stored with no run: packed runs keep scores, and answers only where that was asked for." in text
-    assert "There are no depictions" in text
+    assert "There are no depictions: facts of these examples were not packed. `molgraft tables STUDY --pack" in text
     pack(read_study("made-up", runs), tmp_path / "with-answers", predictions=True)
     (part,) = build_report(read_source(tmp_path / "with-answers")).parts
-    (without,) = part.examples.without
-    assert "no depictions" in without
+    assert part.examples.without == ()
     assert any("own" in known for row in part.examples.data["examples"].values() for known in row["answers"])
+
+
+def test_a_report_of_packed_runs_has_the_depictions_and_plots_of_live_ones(
+    runs: Path, report: Report, tmp_path: Path
+) -> None:
+    pack(read_study("made-up", runs), tmp_path / "packed")
+    (part,) = build_report(read_source(tmp_path / "packed")).parts
+    (live,) = report.parts
+    assert part.examples.data["chosen"] == live.examples.data["chosen"]
+    rows, expected = part.examples.data["examples"], live.examples.data["examples"]
+    assert rows.keys() == expected.keys()
+    for name, row in rows.items():
+        (molecule,), (other,) = row["molecules"], expected[name]["molecules"]
+        assert molecule["svg"].startswith("<svg")
+        assert (molecule["smiles"], molecule["atoms"]) == (other["smiles"], other["atoms"])
+        assert molecule["groups"] == sorted(other["groups"])
+        assert row["novelty"] == [
+            {**known, "nearest": pytest.approx(known["nearest"], rel=1e-5)} for known in expected[name]["novelty"]
+        ]
+    lost = {plot.title for plot in live.plots} - {plot.title for plot in part.plots}
+    assert lost == {f"Length of answers by {by}" for by in ("size", "functional group", "novelty of the scaffold")}
+    pack(read_study("made-up", runs), tmp_path / "plain", molecules="plain")
+    (part,) = build_report(read_source(tmp_path / "plain")).parts
+    assert part.examples.without[-1].startswith(f"{len(rows)} of these {len(rows)} examples have no depiction")
 
 
 def test_a_report_of_one_run(runs: Path) -> None:
@@ -386,9 +534,9 @@ def test_random_examples_are_the_same_for_all_cells_and_no_choice_by_score() -> 
 def test_a_page_that_has_no_room_for_all_says_so() -> None:
     scores = {f"e{number:03}": float(number) for number in range(200)}
     cells = [made(name, scores, text=f"{name} " * 300) for name in ("x", "y")]
-    whole = browser(cells, "m", {}, {}, per_list=10)
+    whole = browser(cells, "m", {}, per_list=10)
     assert (whole.embedded, whole.n, whole.reached, whole.cut) == (len(whole.data["examples"]), 200, 10, 0)
-    small = browser(cells, "m", {}, {}, per_list=10, most_bytes=20_000)
+    small = browser(cells, "m", {}, per_list=10, most_bytes=20_000)
     assert small.embedded < whole.embedded
     assert small.reached < small.asked_for == 10
     assert len(json.dumps(small.data)) < 25_000
@@ -396,13 +544,13 @@ def test_a_page_that_has_no_room_for_all_says_so() -> None:
         for kind, names in lists.items():
             assert set(names) <= set(small.data["examples"])
             assert len(names) >= small.reached, kind  # every list gets its first ones
-    none = browser(cells, "m", {}, {}, per_list=0)
+    none = browser(cells, "m", {}, per_list=0)
     assert none.embedded == 0
 
 
 def test_long_texts_are_cut_and_say_by_how_much() -> None:
     cell = made("x", {"a": 1.0}, own={"a": Answer("z" * (LONGEST_TEXT + 1234), None, True)})
-    found = browser([cell], "m", {}, {})
+    found = browser([cell], "m", {})
     (row,) = found.data["examples"].values()
     text = found.data["texts"][row["answers"][0]["own"]]
     assert text == "z" * LONGEST_TEXT + " [cut: 1,234 more letters]"
@@ -411,7 +559,7 @@ def test_long_texts_are_cut_and_say_by_how_much() -> None:
 
 
 def test_half_a_surrogate_pair_does_not_stop_a_page() -> None:
-    found = browser([made("x", {"a": 1.0}, own={"a": Answer("half \ud83d", None, False)})], "m", {}, {})
+    found = browser([made("x", {"a": 1.0}, own={"a": Answer("half \ud83d", None, False)})], "m", {})
     assert "half ?" in found.data["texts"]
 
 
@@ -445,8 +593,33 @@ def test_examples_show_own_and_swapped_answers_facts_and_scores(report: Report) 
     assert data["texts"][row["reference"]].startswith("The molecule is")
     (molecule,) = row["molecules"]
     assert molecule["svg"].startswith("<svg")
-    assert set(row["novelty"]) == {"molecule_seen", "scaffold_seen", "nearest"}
+    (novelty,) = row["novelty"]  # all cells were trained on the same
+    assert set(novelty) == {"molecule_seen", "scaffold_seen", "nearest"}
+    assert known["novelty"] == 0
     assert row["answers"][[cell["name"] for cell in data["cells"]].index("middle-too")].get("swapped") is None
+
+
+def test_novelty_is_told_of_each_cell_against_its_own_training_data(tmp_path: Path) -> None:
+    folders = write_study(tmp_path, Written({"a": 0.9, "b": 0.6, "c": 0.5}, seeds=(0,), n=12))
+    known = json.loads(next((tmp_path / ".examples").glob("*.key.json")).read_text())
+    for folder, near in ((folders[1], 0.75), (folders[2], None)):
+        result = json.loads((folder / "result.json").read_text())
+        name = result["evaluations"][0]["novelty"].replace(".key.", f".{near}.") if near else None
+        if name:
+            rows = {example: {**row, "molecule_seen": True, "nearest": near} for example, row in known.items()}
+            (tmp_path / ".examples" / name).write_text(json.dumps(rows))
+        result["evaluations"][0]["novelty"] = name
+        (folder / "result.json").write_text(json.dumps(result))
+    pack(read_study("made-up", tmp_path), tmp_path / "packed")
+    for study in (read_study("made-up", tmp_path), read_study(tmp_path / "packed")):
+        (part,) = build_report(study).parts
+        data = part.examples.data
+        assert [cell["name"] for cell in data["cells"]] == ["a", "b", "c"]
+        for name, row in data["examples"].items():
+            first, second, third = row["answers"]
+            assert row["novelty"][first["novelty"]]["nearest"] == pytest.approx(known[name]["nearest"], rel=1e-5)
+            assert row["novelty"][second["novelty"]]["nearest"] == 0.75
+            assert "novelty" not in third
 
 
 # Depictions
@@ -495,6 +668,60 @@ def test_nothing_of_a_picture_can_act() -> None:
 
 
 # The recipe
+
+
+@pytest.mark.parametrize(
+    "smiles",
+    ["CC(=O)Oc1ccccc1C(=O)O", "C[N+](C)(C)CC(=O)[O-]", "F/C=C/[C@H](O)F", "O=S(=O)(O)c1ccc(Cl)cc1Br", "[13CH4]"],
+)
+def test_a_compact_depiction_is_the_same_picture(smiles: str) -> None:
+    whole = sanitised(compact(as_svg(read_molecule(smiles), embedded=True)))
+    assert whole is not None
+    small = compacted(whole)
+    assert compacted(small) == small
+    assert sanitised(small) == small  # a page takes it
+    assert len(small) < 0.75 * len(whole)
+    before, after = (list(ElementTree.fromstring(svg)) for svg in (whole, small))
+    assert [path.get("fill") for path in before] == [path.get("fill") for path in after]
+    for path, other in zip(before, after, strict=True):
+        ends, found = absolute(path.attrib["d"]), absolute(other.attrib["d"])
+        # Every point that was drawn has one within a unit, at twice the scale; and none came from nowhere.
+        assert all(min(abs(2 * x - u) + abs(2 * y - v) for u, v in found) <= 3 for x, y in ends)
+        assert all(min(abs(2 * x - u) + abs(2 * y - v) for x, y in ends) <= 3 for u, v in found)
+
+
+def absolute(drawn: str) -> list[tuple[float, float]]:
+    """The points of path data of the commands M, L, Q and Z, upper or lower case."""
+    points: list[tuple[float, float]] = []
+    pen = begun = (0.0, 0.0)
+    for command, text in re.findall(r"([a-zA-Z])([^a-zA-Z]*)", drawn):
+        numbers = [float(number) for number in re.findall(r"-?[\d.]+", text)]
+        size = {"M": 2, "L": 2, "Q": 4, "Z": 1}[command.upper()]
+        if command in "zZ":
+            pen = begun
+        for place in range(0, len(numbers), size):
+            pairs = list(zip(numbers[place : place + size : 2], numbers[place + 1 : place + size : 2], strict=True))
+            if command.islower():
+                pairs = [(pen[0] + dx, pen[1] + dy) for dx, dy in pairs]  # both of a curve from where it begins
+            points += pairs
+            pen = pairs[-1]
+            begun = pen if command in "mM" else begun
+    return points
+
+
+def test_what_molgraft_did_not_draw_stays_as_it_is() -> None:
+    for svg in (
+        sanitised(HOSTILE_SVG),
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><circle cx="1" cy="1" r="1" /></svg>',
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path d="M 0 0 A 1 1 0 0 0 2 2" /></svg>',
+        '<svg xmlns="http://www.w3.org/2000/svg"><path d="M 0 0 L 2 2" /></svg>',
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path d="M 0 0 L 2" stroke-width="x" /></svg>',
+        "no svg",
+    ):
+        assert svg is not None
+        assert compacted(svg) in (svg, compacted(compacted(svg)))
+        if "path" not in svg or "<circle" in svg:
+            assert compacted(svg) == svg
 
 
 def test_components_are_told_by_name_and_by_what_they_do_not_share() -> None:
@@ -569,6 +796,48 @@ def test_runs_of_different_code_are_marked(tmp_path: Path) -> None:
     assert not found["Machine"].warns
 
 
+# Run it again
+
+
+def test_what_a_study_was_started_with_stands_in_its_command(tmp_path: Path) -> None:
+    write_study(tmp_path, Written({"a": 0.9}, seeds=(0,), n=5, facts=False))
+    plan_file = tmp_path / ".studies" / "made-up" / "plan.json"
+    plan = json.loads(plan_file.read_text())
+    commands = build_report(read_study("made-up", tmp_path)).commands
+    assert "was not recorded" in " ".join(commands), "what is not known is not passed over"
+    assert commands[2].startswith("molgraft study made-up --scale smoke   #")
+    given = ["my study.yaml", "--set", "seeds=[0, 1]", "--set", "llm.name=x; rm -rf /", "--only", "gin-*"]
+    plan_file.write_text(json.dumps({**plan, "arguments": given}))
+    pack(read_study("made-up", tmp_path), tmp_path / "packed")
+    for study in (read_study("made-up", tmp_path), read_study(tmp_path / "packed")):
+        line = build_report(study).commands[2]
+        assert shlex.split(line) == ["molgraft", "study", *given, "--scale", "smoke"]
+
+
+def test_the_command_of_a_report_repeats_the_study(
+    tmp_path: Path, session_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MOLGRAFT_CACHE", str(session_cache))
+    runs = tmp_path / "runs"
+    chosen = [word for setting in (*QUICK, "seeds=[3]") for word in ("--set", setting)]
+    rest = ["--runs", str(runs), "--tracking", "none", "--quiet", "--threads", "1", "--offline"]
+    file = tmp_path / "twice.yaml"
+    file.write_text("name: twice\nextends: demo\nseeds: [0, 1]\ncells: {plain: {}, bare: {encoder: {readout: sum}}}\n")
+    assert _status(["study", str(file), *chosen, "--only", "pl*", "--max-rejected", "0.5", *rest]) == 0
+    report = build_report(read_source("twice", runs))
+    (line,) = (command for command in report.commands if command.startswith("molgraft study"))
+    _, _, *words = shlex.split(line)
+    assert words[0] == str(file)
+    assert all(word in words for word in (*chosen, "pl*", "0.5"))
+    capsys.readouterr()
+    # Nothing is left to do of what it asks for; with any choice less there is.
+    assert _status(["study", *words, *rest, "--max-runs", "0", "--dry-run"]) == 0
+    place = words.index("seeds=[3]")
+    without = words[: place - 1] + words[place + 1 :]
+    assert _status(["study", *without, *rest, "--max-runs", "0", "--dry-run"]) == 2
+    assert "runs to do" in capsys.readouterr().err
+
+
 # The command, and a real run
 
 
@@ -605,10 +874,38 @@ def test_a_real_run_becomes_a_report(
     assert sum("swapped" in known for known in told) == result["evaluations"][0]["reliance"]["n"]
     assert all("own" in known and "prompt" in known for known in told)
     assert all(row["molecules"][0]["svg"].startswith("<svg") for row in data["examples"].values())
-    assert all(row["novelty"]["nearest"] is not None for row in data["examples"].values())
+    assert all(row["novelty"][0]["nearest"] is not None for row in data["examples"].values())
     text = visible(as_html(report))
     assert "Only 12 examples of the test split were asked." in text
     assert "An example, verbatim (caption" in text
+
+
+# Parts of the examples
+
+
+def test_intervals_that_are_not_drawn_are_not_computed(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from results import statistics
+    from results.plots.breakdown import MOST_TOGETHER
+    from results.plots.parts import breakdown_plot, part_rows
+    from results.plots.rows import cells_of
+
+    cells = cells_of(read_study("made-up", runs).runs, "strict", "test", "caption", "bundled")
+    whole = part_rows(cells, "bleu-2", "heavy atoms")
+    assert any(row.low is not None for row in whole)
+    assert all(row.low is None for row in whole if row.n < 10)
+
+    def resampled(*_: Any, **__: Any) -> None:
+        raise AssertionError("examples are resampled for an interval that nobody sees")
+
+    monkeypatch.setattr(statistics, "over_examples", resampled)
+    plain = part_rows(cells, "bleu-2", "heavy atoms", intervals=False)
+    assert [(row.name, row.part, row.n) for row in plain] == [(row.name, row.part, row.n) for row in whole]
+    assert [row.value for row in plain] == pytest.approx([row.value for row in whole])
+    assert all(row.low is None for row in plain)
+    many = {str(number): next(iter(cells.values())) for number in range(MOST_TOGETHER + 1)}
+    assert breakdown_plot(many, "bleu-2", "heavy atoms").axes  # a heat map, which shows none
+    with pytest.raises(AssertionError, match="nobody sees"):
+        breakdown_plot(dict(list(many.items())[:MOST_TOGETHER]), "bleu-2", "heavy atoms")
 
 
 # Size

@@ -195,6 +195,7 @@ def test_examples_can_be_browsed(driver: None, page: Path) -> None:
         browser.type_into(".turn button:first-child", ENTER)
         browser.wait_for("document.querySelectorAll('#cards article').length == 6")
         assert names_shown(browser) == worst
+        assert "nearest training molecule: Tanimoto 0." in text_of(browser, "#cards article")
         choose(browser, "which-list", "Best answers")
         best = names_shown(browser)
         assert not set(worst) & set(best)

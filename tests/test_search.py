@@ -184,6 +184,15 @@ REFUSED_OTHERWISE: Mapping[str, tuple[Mapping[str, Any], str]] = {
         {"pruner": {"name": "patient", "options": {"patience": 2, "wrapped_pruner": {"name": "mean"}}}},
         "wrapped_pruner.name: is 'mean'",
     ),
+    "name of a wrapped pruner": (
+        {"pruner": {"name": "patient", "options": {"patience": 2, "wrapped_pruner": {"name": ["median"]}}}},
+        r"wrapped_pruner\.name: is \['median'\], where the name of a pruner is expected",
+    ),
+    "options of a wrapped pruner": (
+        {"pruner": {"name": "patient", "options": {"patience": 2, "wrapped_pruner": {"name": "median", "options": 5}}}},
+        r"wrapped_pruner\.options: is 5, where a mapping from option to value is expected",
+    ),
+    "patient without patience": ({"pruner": {"name": "patient"}}, r"pruner\.options\.patience: is missing"),
     "pruner of two": (
         {"pruner": {"name": "median"}, "objective": [{"metric": "loss"}, {"metric": "parameters"}]},
         "prunes nothing where there are several objectives",
@@ -197,6 +206,46 @@ def test_a_search_that_cannot_be_is_refused(name: str, tmp_path: Path) -> None:
     changes, message = REFUSED_OTHERWISE[name]
     with pytest.raises(UserError, match=message):
         loaded(tmp_path, **changes)
+
+
+TINY = {"vocabulary": 600, "width": 128, "heads": 2, "context": 512, "steps": 200, "batch_tokens": 2048, "block": 64}
+INCOMPARABLE: Mapping[str, tuple[Mapping[str, Any], str]] = {
+    "tasks": (
+        {"stages.tune.tasks": {"choices": {"own": [], "names": [{"task": {"name": "iupac", "data": "bundled"}}]}}},
+        "gives trials other answers to validate on",
+    ),
+    "length": ({"llm.max_length": {"low": 128, "high": 256}}, "cuts answers at other lengths"),
+    "language model": ({"llm.name": ["tiny", "some/model"]}, "gives trials another tokenizer"),
+    "tokenizer": ({"llm.tiny.vocabulary": [600, 500]}, "gives trials another tokenizer"),
+    "tokenizer within a part": (
+        {"llm.tiny": {"choices": {"own": TINY, "other": {**TINY, "vocabulary": 500}}}},
+        "gives trials another tokenizer",
+    ),
+    "text of the tokenizer": ({"limits.train": {"choices": {"all": None, "few": 50}}}, "a tokenizer of other text"),
+}
+
+
+@pytest.mark.parametrize("name", INCOMPARABLE)
+def test_losses_of_other_tokens_are_not_compared(name: str, tmp_path: Path) -> None:
+    space, message = INCOMPARABLE[name]
+    where = rf"space\.{next(iter(space))}: .*{message}.*"
+    with pytest.raises(UserError, match=f"{where}the objective is the validation loss"):
+        loaded(tmp_path, space=dict(space))
+    of_answers = {"space": dict(space), "objective": {"metric": "strict/bleu-2"}}
+    with pytest.raises(UserError, match=f"{where}the pruner median compares the validation loss"):
+        loaded(tmp_path, **of_answers, pruner={"name": "median"})
+    loaded(tmp_path, **of_answers)
+
+
+def test_losses_of_the_same_tokens_are_compared(tmp_path: Path) -> None:
+    tasks = [{"task": {"name": "iupac", "data": "bundled"}}]
+    for space in (
+        {"llm.tiny": {"choices": {"own": TINY, "longer": {**TINY, "steps": 300}}}},
+        {"stages.align.tasks": {"choices": {"own": [], "names": tasks}}},  # the loss of a run is that of its last stage
+    ):
+        loaded(tmp_path, space=space)
+    with pytest.raises(UserError, match="gives trials other answers to validate on"):
+        loaded(tmp_path, space=space, pruner={"name": "median"})  # which sees all stages
 
 
 def test_a_setting_of_the_space_cannot_be_set_at_the_same_time(tmp_path: Path) -> None:
@@ -550,9 +599,37 @@ def test_a_storage_that_cannot_be_reached_is_told_without_its_password(tmp_path:
     with pytest.raises(UserError, match="cannot be opened") as caught:
         open_storage(f"postgresql://me:secret@127.0.0.1:{port}/none", folder)
     assert "secret" not in str(caught.value)
-    assert without_password("postgresql://me:se/c:ret@host/db") == "postgresql://me:***@host/db"
     with pytest.raises(UserError, match="cannot be opened"):
         open_storage("nosuch://host/db", folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://me:se/c:ret@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:my secret@host/db", "postgresql://me:***@host/db"),
+        ("""--storage=postgresql://me:it's "secret@b@host/db""", "--storage=postgresql://me:***@host/db"),
+        ("postgresql://h/db?password=a 'secret&sslmode=no", "postgresql://h/db?password=***&sslmode=no"),
+        (
+            "lost postgresql://me:my secret@h/d, see a@b",
+            "lost postgresql://me:***@b",
+        ),  # rather too much than too little
+        ("lost postgresql://me:my secret@h/d or http://h:80/x", "lost postgresql://me:***@h/d or http://h:80/x"),
+        ("see http://127.0.0.1:5000, strict@1", "see http://127.0.0.1:5000, strict@1"),
+        ("sqlite:////a folder/b.db", "sqlite:////a folder/b.db"),
+        ("postgresql://host:5432/db", "postgresql://host:5432/db"),
+    ],
+)
+def test_no_password_is_shown(text: str, shown: str) -> None:
+    assert without_password(text) == shown
+    assert without_password(shown) == shown
+
+
+def test_a_known_password_is_taken_out_of_what_a_driver_says() -> None:
+    address = "postgresql://me:my%20pass@word@host/db"
+    said = 'could not translate host name "word@host"; tried "my pass@word", then my%20pass@word'
+    assert without_password(said, address) == 'could not translate host name "***@host"; tried "***", then ***'
+    assert without_password("postgresql: no such passwords", "postgresql://p:password@h/d").endswith("passwords")
 
 
 def test_a_database_that_goes_away_is_told_from_a_trial_that_fails(tmp_path: Path) -> None:
@@ -614,9 +691,19 @@ def test_two_objectives_have_a_front_and_the_first_decides(tmp_path: Path) -> No
     assert best is not None
     assert best.number == 3
     files, missing = draw(rows, claims.study, definition, tmp_path)
+    assert claims.study.metric_names == ["strict/bleu-2", "parameters"]
     names = {file.name for file in files}
     assert {"pareto.svg", "pareto.png", "history-strict-bleu-2.svg", "history-parameters.png"} <= names
     assert missing == ["no plot of what mattered: 5 trials are complete, and 10 are needed"]
+
+
+def test_one_metric_of_two_tasks_is_two_figures(tmp_path: Path) -> None:
+    iupac = {"name": "iupac", "data": "bundled"}
+    settings = {"evaluation.tasks": [{"name": "caption", "data": "bundled"}, iupac]}
+    objective = [{"metric": "strict/bleu-2", "task": task} for task in ("caption", "iupac")]
+    definition = loaded(tmp_path, settings=settings, objective=objective)
+    study = claims_of(definition, tmp_path).study
+    assert study.metric_names == ["strict/bleu-2 of caption", "strict/bleu-2 of iupac"]
 
 
 def test_what_mattered_is_found(tmp_path: Path) -> None:

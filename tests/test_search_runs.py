@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from bench.preset import load_config
 from bench.run_store import RunDirectory, read_json
 from bench.runtime import Runtime
 from bench.search import Definition, SearchResult, load_search, run_search
-from bench.search.claims import Claimed, Claims
+from bench.search.claims import SESSIONS, Claimed, Claims
 from bench.search.storage import SearchFolder, open_storage
-from bench.search.trial import STOPPED_AT, Trials
+from bench.search.trial import ERROR, STOPPED_AT, Trials
 from tasks.data import Catalogue
 
 # Every part of the path is real, and hardly anything is computed.
@@ -240,6 +241,43 @@ def test_wilcoxon_goes_by_seeds(tmp_path: Path, runtime: Runtime) -> None:
         assert row.state == "pruned"
         assert list(row.by_seed) == ["0", "1"], "the third seed was not needed to see that it is worse"
         assert len(row.runs) == 2
+
+
+def test_sessions_that_were_asked_to_end_are_no_deaths(tmp_path: Path, runtime: Runtime) -> None:
+    definition = loaded(tmp_path, trials=1)
+    claims = claims_of(definition, runtime)
+    trials = Trials(definition, claims.study, runtime, Catalogue(), lambda _: None)
+    for end in (KeyboardInterrupt(), SystemExit(143), OSError(28, "no space is left")) * 4:
+
+        def ends(directory: RunDirectory, end: BaseException = end) -> None:
+            raise end
+
+        with claims.next() as claimed:
+            assert isinstance(claimed, Claimed)
+            with pytest.raises(type(end)):
+                replace(trials, mirror=ends).work_on(claimed)
+    with claims.next() as claimed:
+        assert isinstance(claimed, Claimed)
+        sessions = claimed.attributes[SESSIONS]
+        assert [session.get("ended") for session in sessions[:3]] == ["KeyboardInterrupt", "SystemExit", "OSError"]
+        trials.work_on(claimed)
+    (trial,) = claims.study.get_trials()
+    assert trial.state == TrialState.COMPLETE
+
+
+def test_a_trial_at_which_its_workers_die_is_given_up(tmp_path: Path, runtime: Runtime) -> None:
+    definition = loaded(tmp_path, trials=1)
+    claims = claims_of(definition, runtime)
+    trials = Trials(definition, claims.study, runtime, Catalogue(), lambda _: None)
+    for _ in range(10):  # each looks how far it has come, and dies without a word
+        with claims.next() as claimed:
+            assert isinstance(claimed, Claimed)
+            trials._refuse_hopeless(claimed)
+    with claims.next() as claimed:
+        assert isinstance(claimed, Claimed)
+        trials.work_on(claimed)
+    (trial,) = claims.study.get_trials()
+    assert (trial.state, trial.user_attrs[ERROR]) == (TrialState.FAIL, "killed")
 
 
 def test_the_value_of_a_trial_is_the_mean_over_its_seeds(tmp_path: Path, runtime: Runtime) -> None:

@@ -20,6 +20,7 @@ from markdown_it import MarkdownIt
 from bench.cli import _status
 from bench.run_store import RunDirectory, write_json
 from bench.scores import score_predictions
+from results.formats import decimals_of, number
 from results.metrics import is_better
 from results.packed import read_study
 from results.published import figure
@@ -27,7 +28,6 @@ from results.runs import ResultsError, read_runs
 from results.scores import example_scores
 from results.statistics import aligned, holm, over_examples, paired
 from results.tables import TableRequest, as_file, as_text, build_table, cells_of, requested_table
-from results.tables.figures import decimals_of, number
 from results.tables.latex import tex
 from results.tables.markdown import plain
 from results.tables.studies import study_tables

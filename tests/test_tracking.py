@@ -214,11 +214,91 @@ def test_of_another_machine_nothing_is_known_and_of_a_folder_that_is_gone_enough
     assert experiment is not None
     tags = {"molgraft.kind": "run", "molgraft.directory": "/of/another/machine/far-s0-aa", "molgraft.train_id": "aa"}
     client.create_run(experiment.experiment_id, tags={**tags, "mlflow.runName": "far-s0-aa"})
+    near = {"molgraft.directory": str(runs.resolve() / "near-s0-bb"), "molgraft.train_id": "bb"}  # under the same path
+    near |= {"molgraft.kind": "run", "molgraft.host": "another", "mlflow.runName": "near-s0-bb"}
+    client.create_run(experiment.experiment_id, tags=near)
     shutil.rmtree(directory.path)
     session(begin(runs, "another"), address(runs), steps=3)
     found = shown(address(runs), "live")
-    assert found["far-s0-aa"]["status"] == "RUNNING"
+    assert found["far-s0-aa"]["status"] == found["near-s0-bb"]["status"] == "RUNNING"
     assert found[directory.path.name]["status"] == "KILLED"
+
+
+def test_a_copy_of_a_live_run_does_not_end_it(runs: Path, tmp_path: Path) -> None:
+    directory = begin(runs, "live")
+    with directory.lock():
+        directory.set_status("running", "stage align")
+        train(directory, 0, range(1, 4))
+        mirror_to("live", runtime_of(runs))(directory)
+        copies = tmp_path / "copies"
+        shutil.copytree(directory.path, copies / directory.path.name)
+        train(directory, 0, range(4, 7))
+        mirror_to("live", runtime_of(runs))(directory)
+        before = shown(address(runs), "live")
+        assert synchronise(runtime_of(copies, address(runs))).elsewhere == 1
+        session(begin(copies, "another"), address(runs), steps=3)  # which looks after runs that were killed
+        after = shown(address(runs), "live")
+        assert after[directory.path.name] == before[directory.path.name]
+        assert after[directory.path.name]["status"] == "RUNNING"
+
+
+def test_a_copy_under_the_same_path_on_another_machine_proves_nothing(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = begin(runs, "live")
+    with directory.lock():
+        directory.set_status("running", "stage align")
+        mirror_to("live", runtime_of(runs))(directory)
+    name = directory.path.name
+    moved = directory.path.rename(tmp_path / "of the other machine")
+    shutil.copytree(moved, directory.path)
+    with monkeypatch.context() as there:
+        there.setattr(socket, "gethostname", lambda: "elsewhere")
+        assert synchronise(runtime_of(runs)).elsewhere == 1
+        assert shown(address(runs), "live")[name]["status"] == "RUNNING"
+        # Where the folder is shared it is the same one, and its lock tells.
+        shutil.rmtree(directory.path)
+        moved.rename(directory.path)
+        assert synchronise(runtime_of(runs)).elsewhere == 0
+    assert shown(address(runs), "live")[name]["status"] == "KILLED"
+
+
+def test_a_copy_says_what_a_session_has_written_of_its_end(runs: Path, tmp_path: Path) -> None:
+    directory, copies = begin(runs, "live"), tmp_path / "copies"
+    with directory.lock():
+        directory.set_status("running", "stage align")
+        mirror_to("live", runtime_of(runs))(directory)
+        train(directory, 0, range(1, 4))
+        directory.set_status("interrupted", "stage align")  # and the store could not be reached any more
+    shutil.copytree(directory.path, copies / directory.path.name)
+    assert synchronise(runtime_of(copies, address(runs))).elsewhere == 0
+    run = shown(address(runs), "live")[directory.path.name]
+    assert (run["status"], curves(run)) == ("KILLED", logged(directory))
+    # A later session, of which the copy knows nothing.
+    manifest = json.loads(directory.manifest_file.read_text())
+    write_json(directory.manifest_file, {**manifest, "sessions": manifest["sessions"] * 2})
+    with directory.lock():
+        directory.set_status("running", "stage align")
+        mirror_to("live", runtime_of(runs))(directory)
+        assert synchronise(runtime_of(copies, address(runs))).elsewhere == 1
+        assert shown(address(runs), "live")[directory.path.name]["status"] == "RUNNING"
+
+
+def test_a_copy_from_before_a_fresh_start_takes_nothing_away(runs: Path, tmp_path: Path) -> None:
+    old, copies = begin(runs), tmp_path / "copies"
+    with old.lock():
+        old.set_status("running", "stage align")
+    shutil.copytree(old.path, copies / old.path.name)
+    begin(runs, began=BEGAN + 500)
+    with old.lock():
+        old.set_status("running", "stage align")
+        mirror_to("live", runtime_of(runs))(old)
+    kept = old.path.rename(tmp_path / "kept")
+    (copies / old.path.name).rename(old.path)
+    assert synchronise(runtime_of(runs)).failed == ()
+    run = shown(address(runs), "live")[old.path.name]
+    assert run["tags"]["molgraft.began"].startswith(time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(BEGAN + 500)))
+    assert kept.is_dir()
 
 
 def test_runs_that_are_gone_are_not_invented(runs: Path) -> None:

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from bench.dispatch.assignment import Assignment
 from bench.dispatch.base import CANNOT_WRITE, DISK, MISTAKE, SPENT, next_stage
-from bench.errors import RunBusyError, is_user_error
+from bench.errors import DeviceLostError, RunBusyError, is_user_error
 from bench.plan import Plan, PlannedRun
 from bench.run_store import RunDirectory, is_disk_error, write_json
 from bench.runtime import Runtime
@@ -157,8 +157,8 @@ class Worker:
         except RunBusyError:
             return "held"
         except Exception as error:
-            if is_of_the_disk(error, self._runtime.runs):
-                raise
+            if is_of_the_disk(error, self._runtime.runs) or isinstance(error, DeviceLostError):
+                raise  # the next run would fare no better
             # Not only mistakes of the user's: what fails before the run has a folder is told nowhere else.
             self._refused[position] = str(error) if is_user_error(error) else f"{type(error).__name__}: {error}"
             self._say(f"  {planned.label}: {type(error).__name__}: {error}")

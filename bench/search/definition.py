@@ -18,6 +18,7 @@ from bench.identity import content_hash
 from bench.parsing import apply_overrides, build, find_config, laid_over, load_mapping, read_yaml
 from bench.preset import Choices, Resolved, resolve_mapping
 from bench.registry import Registry, registry
+from bench.search.comparable import refuse_incomparable
 from bench.search.parts import Part, check_pruner, check_sampler
 from bench.search.space import Space, Value, overlaps, read_space, typed
 from bench.selection import PLAIN, Selection, check_selection
@@ -193,9 +194,13 @@ def _checked(search: Search, path: Path, overrides: Sequence[str], chosen: Choic
     mapping = laid_over(mapping, {_SPLIT: "validation"})
     build(RunConfig, tested, components)
     config = build(RunConfig, mapping, components)
-    for number, rule in enumerate(search.objective):
+    rules = [
         check_selection(rule, config, "objective" if len(search.objective) == 1 else f"objective[{number}]")
+        for number, rule in enumerate(search.objective)
+    ]
+    search = replace(search, objective=tuple(rules))
     space, preset_values = typed(space, mapping, components)
+    refuse_incomparable(space, preset_values, mapping, search.objective, search.pruner.name, components)
     return Definition(
         search, written, choices, mapping, tested, space, preset_values, components, path, tuple(overrides), chosen
     )

@@ -133,10 +133,15 @@ def _inner(described: object, path: str) -> BasePruner:
     named = {"name": described} if isinstance(described, str) else described
     if not isinstance(named, Mapping) or "name" not in named or set(named) - {"name", "options"}:
         raise ConfigError(path, f"is {described!r}, where {{name: ..., options: ...}} of a pruner is expected")
-    _known(named["name"], PRUNERS, f"{path}.name")
-    if named["name"] == WILCOXON:
+    name, options = named["name"], named.get("options") or {}
+    if not isinstance(name, str):
+        raise ConfigError(f"{path}.name", f"is {name!r}, where the name of a pruner is expected")
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"{path}.options", f"is {options!r}, where a mapping from option to value is expected")
+    _known(name, PRUNERS, f"{path}.name")
+    if name == WILCOXON:
         raise ConfigError(f"{path}.name", "is 'wilcoxon', which goes by seeds and not by steps; it cannot be wrapped")
-    return make_pruner(Part(name=named["name"], options=dict(named.get("options") or {})), path)
+    return make_pruner(Part(name=name, options=dict(options)), path)
 
 
 def _options(cls: type, part: Part, path: str) -> dict[str, Any]:
@@ -161,7 +166,8 @@ def _options(cls: type, part: Part, path: str) -> dict[str, Any]:
             words = " or ".join(t.__name__ for t in types if t is not type(None))
             raise ConfigError(f"{path}.options.{name}", f"is {value!r}, where {words} is expected")
     missing = [n for n, p in declared.items() if n in allowed and p.default is p.empty and n not in part.options]
-    if missing and missing != ["wrapped_pruner"]:
+    missing = [name for name in missing if name != "wrapped_pruner"]  # which may be none: it then waits alone
+    if missing:
         raise ConfigError(f"{path}.options.{missing[0]}", f"is missing, and {part.name} has no default for it")
     return dict(part.options)
 

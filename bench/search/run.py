@@ -113,15 +113,18 @@ def run_search(
             given to several workers.
         OSError: the disk is full or may not be written.
     """
+    from bench.device import settled
+    from bench.tracking.address import address_of
     from tasks.data import Catalogue
 
+    address_of(runtime)  # refused before anything is prepared
     if workers > 1 and catalogue is not None:
         raise UserError(f"{workers} workers read data sets from files: give `data` in place of `catalogue`")
 
-    catalogue = catalogue or Catalogue(list(data))
+    runtime, catalogue = settled(runtime), catalogue or Catalogue(list(data))
     folder = SearchFolder(runtime.runs, definition.search.name)
     folder.prepare()
-    with loss_is_told():
+    with loss_is_told(storage):
         opened = open_storage(storage, folder)
         study = open_study(definition, opened, folder)
         if retry_failed:
@@ -154,8 +157,10 @@ def _work(
 ) -> None:
     if workers == 1:
         from bench.search.worker import work
+        from bench.session import ended_by_sigterm
 
-        work(definition, storage, runtime, catalogue, until=until, after=after)
+        with ended_by_sigterm():  # between runs too, so that the trial can say that nobody died at it
+            work(definition, storage, runtime, catalogue, until=until, after=after)
         return
     from bench.search.starter import SearchWorkers
     from bench.search.worker import Orders

@@ -141,13 +141,23 @@ def typed(space: Space, mapping: Mapped, components: Registry) -> tuple[Space, d
     known: list[Parameter] = []
     at: dict[str, Value] = {}
     for parameter in space.parameters:
-        enabling = _enabling(parameter, space, at)
+        enabling = with_parents(parameter, space, at)
         found = [_setting_at(parameter, value, enabling, space, mapping, components) for value in parameter.extremes]
         checked = parameter if parameter.choices else _with_type(parameter, found)
         known.append(checked)
         if checked.is_active(at):
             at[checked.path] = _own_value(checked, config, mapping, components)
     return Space(tuple(known)), at
+
+
+def with_parents(parameter: Parameter, space: Space, at: Mapping[str, Value]) -> dict[str, Value]:
+    """Values of others with which a parameter is there at all: the configuration's own (`at`) where they will do."""
+    by_path = {p.path: p for p in space.parameters}
+    needed: dict[str, Value] = {}
+    for parent, aliases in parameter.when.items():
+        needed |= with_parents(by_path[parent], space, at)
+        needed[parent] = str(at[parent]) if at.get(parent) in aliases else aliases[0]
+    return needed
 
 
 def at_path(node: Any, path: str) -> Any:
@@ -289,16 +299,6 @@ def _parents_first(read: Mapping[str, Parameter]) -> Iterator[Parameter]:
             raise ConfigError("space", f"the conditions of {', '.join(left)} go round in a circle")
         for parameter in free:
             yield left.pop(parameter.path)
-
-
-def _enabling(parameter: Parameter, space: Space, at: Mapping[str, Value]) -> dict[str, Value]:
-    """Values of other parameters with which this one is there: the configuration's own as far as they will do."""
-    by_path = {p.path: p for p in space.parameters}
-    needed: dict[str, Value] = {}
-    for parent, aliases in parameter.when.items():
-        needed |= _enabling(by_path[parent], space, at)
-        needed[parent] = str(at[parent]) if at.get(parent) in aliases else aliases[0]
-    return needed
 
 
 def _setting_at(

@@ -133,9 +133,9 @@ def open_storage(address: str | None, folder: SearchFolder) -> BaseStorage:
                 _with_driver(address), engine_kwargs={"pool_pre_ping": True, "pool_size": 2}
             )
     except ImportError as error:
-        raise UserError(f"--storage {shown}: {' '.join(str(error).split())}") from None
+        raise UserError(f"--storage {shown}: {without_password(' '.join(str(error).split()), address)}") from None
     except Exception as error:
-        reason = without_password(" ".join(str(error).split()))
+        reason = without_password(" ".join(str(error).split()), address)
         raise UserError(f"--storage {shown}: cannot be opened: {reason[:500]}") from None
     _refuse_another(database, shown, folder)
     folder.note_storage(shown)
@@ -188,7 +188,7 @@ def open_study(definition: Definition, storage: BaseStorage, folder: SearchFolde
                 study.set_user_attr(key, value)
         attributes = study.user_attrs
         if not study.metric_names:
-            study.set_metric_names([rule.metric for rule in definition.rules])
+            study.set_metric_names(list(definition.figures))
     if attributes[_FOLDER] != folder.identity:
         raise UserError(
             f"search {name} was begun in this storage from another folder of runs. Give the same --runs, a folder that "
@@ -216,8 +216,11 @@ def is_storage_error(error: BaseException) -> bool:
 
 
 @contextmanager
-def loss_is_told() -> Iterator[None]:
+def loss_is_told(address: str | None) -> Iterator[None]:
     """While it lasts, a storage that goes away is a message to the user.
+
+    Args:
+        address: of the storage, whose password the message must not have.
 
     Raises:
         UserError: it is lost; nothing of the search is.
@@ -226,7 +229,7 @@ def loss_is_told() -> Iterator[None]:
         yield
     except Exception as error:
         if is_storage_error(error):
-            reason = without_password(" ".join(str(error.__cause__ or error).split()))
+            reason = without_password(" ".join(str(error.__cause__ or error).split()), address)
             raise UserError(f"the storage of the search is lost; the same command goes on: {reason[:300]}") from error
         raise
 

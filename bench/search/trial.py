@@ -7,13 +7,13 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from bench.errors import RunBusyError, StoppedEarlyError, is_user_error
+from bench.errors import DeviceLostError, RunBusyError, StoppedEarlyError, is_user_error
 from bench.identity import evaluation_id
 from bench.run_store import RunDirectory, is_disk_error, read_jsonl
 from bench.search.claims import RETRY_OF, SESSIONS
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 RUNS, SAME_AS, FIGURES = "runs", "same_as", "figures"
 ERROR, REASON, STOPPED_AT = "error", "reason", "stopped_at"
 PARAMETERS, SECONDS = "parameters", "seconds"
-_REACHED = "reached"
+_REACHED, _ENDED = "reached", "ended"
 
 DOES_NOT_FIT, REFUSED = "does not fit", "refused"
 
@@ -76,6 +76,7 @@ class Trials:
 
         Raises:
             OSError: the disk is full or may not be written.
+            DeviceLostError: the GPU is not there any more.
         """
         from optuna.trial import TrialState
 
@@ -92,6 +93,10 @@ class Trials:
             # What does not fit together is a fact about the space, which the sampler is to learn from.
             state = TrialState.PRUNED if error.kind == DOES_NOT_FIT else TrialState.FAIL
             self.study.tell(trial, state=state)
+        except BaseException as error:  # asked to end, or the disk's or the storage's fault: nobody died at the trial
+            with suppress(Exception):  # the storage may be what failed
+                self._note_end(claimed, type(error).__name__)
+            raise
         else:
             self.study.tell(trial, values)
 
@@ -185,11 +190,11 @@ class Trials:
         return len(self.definition.rules) == 1 and self.definition.search.pruner.name != WILCOXON
 
     def _failure(self, error: Exception, directory: RunDirectory | None) -> _FailedError | None:
-        """What an error of a run is to the trial; None where it is none of the trial's, but the disk's or storage's."""
+        """What an error of a run is to the trial; None where it is one of the disk, the storage or the GPU."""
         kind = getattr(error, "molgraft_class", None)
         if kind == "disk" or (not is_user_error(error) and is_disk_error(error, self.runtime.runs)):
             return None
-        if is_storage_error(error):
+        if is_storage_error(error) or isinstance(error, DeviceLostError):
             return None
         status = directory.status() if directory is not None else None
         if status is not None and status.state == "failed":
@@ -239,7 +244,8 @@ class Trials:
     def _refuse_hopeless(self, claimed: Claimed) -> None:
         """Gives up a trial that takes its workers with it, which lack of memory does, before it ends for all.
 
-        One death says nothing: a machine is switched off, somebody kills a process.
+        One death says nothing: a machine is switched off, somebody kills a process. Sessions that were asked to end, by
+        SIGTERM or Ctrl-C, did not die.
         """
         reached = self._reached(claimed)
         sessions = list(claimed.attributes[SESSIONS])
@@ -249,9 +255,15 @@ class Trials:
         for session in reversed(sessions[:-1]):
             if session.get(_REACHED) != reached:
                 break
-            idle += 1
+            idle += _ENDED not in session
         if idle >= _DEATHS:
             raise _FailedError("killed", f"{idle} workers in a row died at it without coming further")
+
+    def _note_end(self, claimed: Claimed, how: str) -> None:
+        """Writes down that this session ended itself, and did not die."""
+        sessions = list(claimed.attributes[SESSIONS])
+        sessions[-1] = {**sessions[-1], _ENDED: how}
+        claimed.trial.set_user_attr(SESSIONS, sessions)
 
     def _reached(self, claimed: Claimed) -> str:
         """How far the runs of a trial have come."""

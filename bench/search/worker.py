@@ -103,7 +103,7 @@ def work(
 
     folder = SearchFolder(runtime.runs, definition.search.name)
     folder.prepare()
-    with loss_is_told():
+    with loss_is_told(storage):
         claims = Claims(definition, open_storage(storage, folder), folder)
         claims.enqueue_preset()
         trials = Trials(definition, claims.study, runtime, catalogue, mirror_to(definition.search.name, runtime))

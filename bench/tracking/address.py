@@ -71,7 +71,7 @@ class Address:
 
     def without_secrets(self, message: str) -> str:
         """The message without passwords of addresses that it names."""
-        return without_password(message)
+        return without_password(message, self.uri)
 
     @contextmanager
     def bounded(self) -> Iterator[None]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from bench.run_store import RunDirectory, Status
 from bench.tracking.contents import (
+    FOLDER,
     Curves,
     DataSource,
     Point,
@@ -44,7 +47,7 @@ class Change:
         created: the run was not there.
         points: so many values of metrics were sent.
         rest: something else was not as it should be: tags, parameters, data, files or the status.
-        elsewhere: nothing was done, since MLflow has the same run, finished, from another folder.
+        elsewhere: nothing was done, since MLflow has the same run from another folder, finished or gone on with.
     """
 
     created: bool = False
@@ -115,7 +118,7 @@ class Child:
         wanted = tags(self._directory, status)
         created = False
         if self._held is None:
-            run, created = self._found_or_made(wanted)
+            run, created = self._found_or_made(wanted, status)
             if run is None:
                 return Change(elsewhere=True)
             self._held = self._asked(run)
@@ -125,8 +128,8 @@ class Child:
         rest |= self._send_data(held) | self._send_status(held, status) | self._send_artifacts(held, status)
         return Change(created, points, rest)
 
-    def _found_or_made(self, wanted: Mapping[str, str]) -> tuple[Any, bool]:
-        """The run in MLflow and whether it is new; None where it is another folder's and finished."""
+    def _found_or_made(self, wanted: Mapping[str, str], status: Status) -> tuple[Any, bool]:
+        """The run in MLflow and whether it is new; None where another folder has more of it than this one."""
         condition = f"tags.`molgraft.train_id` = '{self._train_id}'"
         found = self._experiment.search(condition)
         if len(found) != 1 or _is_thrown_away(found[0], wanted):
@@ -141,10 +144,28 @@ class Child:
                     given = {key: value for key, value in wanted.items() if value}
                     return self._experiment.make(condition, given | own, began_of(self._directory)), True
                 found = [self._experiment.earliest(found)]
-        is_ours = found[0].data.tags.get("molgraft.began", wanted["molgraft.began"]) == wanted["molgraft.began"]
-        if not is_ours and found[0].info.status == "FINISHED" and wanted["molgraft.status"] != "done":
-            return None, False
-        return found[0], False
+        return (None, False) if self._is_further_elsewhere(found[0], wanted, status) else (found[0], False)
+
+    def _is_further_elsewhere(self, run: Any, wanted: Mapping[str, str], status: Status) -> bool:
+        """Whether another folder has, or may have, more of a run than this one.
+
+        This folder may be a copy, made while another machine was at the run. Its lock, which nobody holds, says nothing
+        then; what is left is what sessions have written of their own end.
+        """
+        known, is_done = run.data.tags, status.state == "done"
+        nobody_else = run.info.status not in ("RUNNING", "FINISHED")
+        if nobody_else or status.state == "running" or _is_same_folder(known, wanted):
+            return False
+        if run.info.status == "FINISHED":
+            return not is_done
+        began = known.get("molgraft.began", wanted["molgraft.began"])
+        if began != wanted["molgraft.began"]:  # somebody else is at the same run; only a whole one says more
+            return not is_done or _is_earlier(wanted["molgraft.began"], began)
+        if self._directory.written_status().state == "running":
+            return True
+        session = ("molgraft.sessions", "molgraft.host", "molgraft.pid")
+        is_later = int(wanted["molgraft.sessions"]) > int(known.get("molgraft.sessions", 0))
+        return not is_later and any(known.get(key) != wanted[key] for key in session)
 
     def _asked(self, run: Any) -> _Held:
         """What the store has of a run: asked once, and remembered from then on."""
@@ -252,9 +273,24 @@ class Child:
         return self._experiment.address.is_database and all(folder.is_dir() for folder in runs)
 
 
+def _is_same_folder(known: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether a run in MLflow is shown from this very folder, and not from one that this is a copy of.
+
+    Two of three tell: it was of this machine, under this path, in this place of the disk. A folder that machines share
+    has the latter two on all of them, one that was moved the first and the last.
+    """
+    same = [known.get(key) == wanted[key] for key in ("molgraft.directory", FOLDER)]
+    return sum([known.get("molgraft.host") == socket.gethostname(), *same]) >= 2
+
+
 def _is_thrown_away(run: Any, wanted: Mapping[str, str]) -> bool:
     """Whether a run in MLflow was begun in the same folder as this one, but earlier: `--fresh` came in between."""
     known = run.data.tags
     return all(known.get(key) == wanted[key] for key in ("molgraft.directory", "molgraft.host")) and (
-        known.get("molgraft.began") != wanted["molgraft.began"]
+        _is_earlier(known.get("molgraft.began", ""), wanted["molgraft.began"])
     )
+
+
+def _is_earlier(began: str, other: str) -> bool:
+    """Whether a run began before another one did; what does not say when began before all."""
+    return not began or datetime.fromisoformat(began) < datetime.fromisoformat(other)

@@ -23,6 +23,9 @@ from bench.run_store import RunDirectory, Status, read_json
 LARGEST_ARTIFACT = 5 << 20
 """Bytes; larger predictions and logs stay where they are."""
 
+FOLDER = "molgraft.inode"
+"""The tag that tells a folder from its copies on other machines, under whatever path they lie."""
+
 _LONGEST_VALUE = 6000  # characters of a parameter; MLflow refuses more
 _LONGEST_TAG = 5000  # characters; old versions of MLflow refuse more
 _LONGEST_DIGEST = 36  # characters of a data set's digest; MLflow refuses more
@@ -247,6 +250,7 @@ def tags(directory: RunDirectory, status: Status) -> dict[str, str]:
         "molgraft.status": status.error or status.state,
         "molgraft.message": status.message or "",
         "molgraft.directory": str(directory.path.resolve()),
+        FOLDER: str(directory.path.stat().st_ino),
         "molgraft.began": first["time"],
         "molgraft.sessions": str(len(manifest["sessions"])),
         "molgraft.host": status.host or str(last.get("host", "")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -99,7 +100,7 @@ class Store:
     def _note_killed(self, experiment: Experiment) -> None:
         """Runs that were killed say RUNNING for ever, since a killed process says nothing.
 
-        Those of other machines are told by their lock, only where their folder is seen from here.
+        They are told by the lock of their folder, where it is seen from here; a copy of it proves nothing.
         """
         runs = self.address.runs.resolve()
         for run in experiment.search("attributes.status = 'RUNNING'"):
@@ -111,5 +112,7 @@ class Store:
             if here and here[0].status().state != "running":
                 with suppress(UserError, LookupError, OSError):  # one that cannot be read shall keep no other back
                     Child(experiment, here[0]).show()
-            elif not here and runs in place.parents and not place.exists():  # thrown away since
+                continue
+            is_ours = run.data.tags.get("molgraft.host") == socket.gethostname() and runs in place.parents
+            if not here and is_ours and not place.exists():  # thrown away since
                 experiment.client.set_terminated(run.info.run_id, "KILLED")

@@ -24,7 +24,7 @@ class Synchronised:
         created: runs that were not in MLflow.
         updated: runs that lacked something there.
         unchanged: runs of which MLflow had everything.
-        elsewhere: runs that are finished in MLflow, from another folder of runs, and are not finished here.
+        elsewhere: runs that MLflow has from another folder of runs, finished or still going on as far as is known here.
         points: values of metrics that were sent.
         failed: folders of runs that could not be read or sent, each with the reason.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from results.runs import ResultsError
 
@@ -32,14 +32,38 @@ class Figure:
     """A metric of a row.
 
     Args:
-        mean: over the row's runs.
+        mean: over the row's runs that have it.
         sd: sample standard deviation (ddof 1) over them, from 3 on.
-        ci95: of the mean: Student's t over runs from 3 on; of a single run the bootstrap over examples; else None.
+        ci95: of the mean: Student's t over runs from 3 on; of a single run the bootstrap over examples; else None, and
+            always below `results.statistics.FEWEST_EXAMPLES` examples.
+        counted: `2 of 3 seeds` where some of the runs lack the metric; else empty. Such a mean has no rank, no interval
+            and no test (`results.seeds`).
+        why: which of the runs lack it, and why.
     """
 
     mean: float
     sd: float | None = None
     ci95: tuple[float, float] | None = None
+    counted: str = ""
+    why: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all runs of the row have it, so that it may be ranked."""
+        return not self.counted
+
+
+@dataclass(frozen=True, slots=True)
+class Reliance:
+    """How much a row uses the graph.
+
+    Args:
+        mean: nats per token, over the board's examples that count and the row's runs of which it is known.
+        counted: `2 of 3 seeds` where it is not known of all; else empty.
+    """
+
+    mean: float
+    counted: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +79,8 @@ class Row:
         seeds: of its runs.
         n_invalid: answers that could not be read, mean over runs.
         metrics: by name; None where undefined.
-        reliance: gain of the gold answer's log-likelihood from its own graph, nats per token, mean over runs.
+        reliance: gain of the gold answer's log-likelihood from its own graph; None where it is not known of the board's
+            examples.
         budget: by the names of `BUDGETS`, mean over runs; None where unknown.
         examples: `(n,)`, the values of the board's `test_metric` by example, averaged over runs; NaN where an example
             has none; None where they are not known, or where the metric is not their mean.
@@ -72,9 +97,30 @@ class Row:
     seeds: tuple[int, ...]
     n_invalid: float | None
     metrics: Mapping[str, Figure | None]
-    reliance: float | None
+    reliance: Reliance | None
     budget: Mapping[str, float | None]
     examples: Float32Array | None
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """How a row compares with the first of its board by the test metric, on the examples that both have.
+
+    Rows are ranked by their own means, which are of other examples where a row lacks some (an answer that is no number
+    has no error). Test and means here are of the same examples.
+
+    Args:
+        n: examples that both have a value of.
+        own, first: the means of the row and of the first over these.
+        p: of the paired test, after Holm's correction over the board.
+        state: `level` where p is 5% or more; else whether the row is `behind` the first or `ahead` of it.
+    """
+
+    n: int
+    own: float
+    first: float
+    p: float
+    state: Literal["level", "behind", "ahead"] = "level"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +140,8 @@ class Board:
         test_metric: the mean over examples by which two rows are compared; None where there is none.
         notes: what is to be known of all rows.
         rows: the best first, those without a value last.
-        level: for each row whether it is not told apart from the first (`level_with_first`); None where unknown.
+        against: for each row how it compares with the first (`against_first`); None where there is no test, and for the
+            first.
     """
 
     task: str
@@ -111,16 +158,22 @@ class Board:
     test_metric: str | None
     notes: tuple[str, ...]
     rows: tuple[Row, ...]
-    level: tuple[bool | None, ...]
+    against: tuple[Against | None, ...]
+
+    @property
+    def level(self) -> tuple[bool | None, ...]:
+        """For each row whether it is not told apart from the first, as that one is not; None where there is no test."""
+        tested = [None if found is None else found.state == "level" for found in self.against]
+        return (True, *tested[1:]) if any(found is not None for found in tested) else tuple(tested)
 
     @property
     def ranks(self) -> list[int | None]:
-        """The place of each row by `rank_by`; equal values share one. None where there is no value or no ranking."""
+        """The place of each row by `rank_by`; equal values share one. None where a run lacks it, or without ranking."""
         places: list[int | None] = []
         before: float | None = None
         for position, row in enumerate(self.rows, start=1):
             figure = row.metrics.get(self.rank_by)
-            if figure is None or not self.ranked:
+            if figure is None or not figure.is_complete or not self.ranked:
                 places.append(None)
                 continue
             places.append(places[-1] if figure.mean == before and places else position)

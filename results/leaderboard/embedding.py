@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from results.leaderboard.board import Board, Figure, Leaderboard, Row
+from results.leaderboard.board import Against, Board, Figure, Leaderboard, Row
 from results.metrics import direction_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def _board(board: Board) -> dict[str, Any]:
         "testMetric": board.test_metric,
         "notes": board.notes,
         "rows": [
-            {**_row(row, board.metrics), "level": level} for row, level in zip(board.rows, board.level, strict=True)
+            {**_row(row, board.metrics), "against": _against(against)}
+            for row, against in zip(board.rows, board.against, strict=True)
         ],
     }
 
@@ -70,16 +71,26 @@ def _row(row: Row, metrics: Sequence[str]) -> dict[str, Any]:
         "runs": len(row.folders),
         "invalid": _short(row.n_invalid),
         "metrics": [_figure(row.metrics.get(name)) for name in metrics],
-        "reliance": _short(row.reliance),
+        "reliance": _short(row.reliance.mean) if row.reliance else None,
+        "relianceOf": row.reliance.counted if row.reliance else "",
         **{name: _short(value) for name, value in row.budget.items()},
     }
 
 
-def _figure(figure: Figure | None) -> list[float | None] | None:
+def _figure(figure: Figure | None) -> list[float | str | None] | None:
+    """Mean, deviation and interval; of how many seeds and why not of the others follow where it is not of all."""
     if figure is None:
         return None
     low, high = figure.ci95 or (None, None)
-    return [_short(value) for value in (figure.mean, figure.sd, low, high)]
+    numbers = [_short(value) for value in (figure.mean, figure.sd, low, high)]
+    return [*numbers, *(() if figure.is_complete else (figure.counted, figure.why))]
+
+
+def _against(against: Against | None) -> dict[str, Any] | None:
+    if against is None:
+        return None
+    means = {"own": _short(against.own), "first": _short(against.first), "p": _short(against.p)}
+    return {"state": against.state, "n": against.n, **means}
 
 
 def _short(value: float | None) -> float | None:

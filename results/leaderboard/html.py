@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from results.formats import counted
 from results.leaderboard.board import BUDGETS, Leaderboard
 from results.leaderboard.embedding import examples_as_data, rows_as_data
 from results.page import Markup, document, escape, fill, join, own_file
+from results.statistics import FEWEST_EXAMPLES
 
 _LABELS = {
     "bleu-2": "BLEU-2",
@@ -32,12 +34,14 @@ _LABELS = {
 }
 """How the field writes a metric's name."""
 
-_EXPLAINED = Markup(
+_EXPLAINED = fill(
     "<p>Intervals hold 95%: over examples (bootstrap) for a single run, over seeds (Student's t) from three runs on; "
-    "± is the standard deviation over seeds. Answers that cannot be read count as the protocol says. <i>Reliance</i> "
-    "is how much likelier the gold answer is with its own molecule's graph than with another's, in nats per token. "
-    "<i>External</i> rows are predictions of another system, of whose training nothing is known here.</p>"
-    "<p>Made by <code>molgraft leaderboard</code>. The page holds all that it shows, and asks no server.</p>"
+    "below {} examples there are none. ± is the standard deviation over seeds. A mean over some of its seeds only says "
+    "of how many; it has no rank and takes part in no test. Answers that cannot be read count as the protocol says. "
+    "<i>Reliance</i> is how much likelier the gold answer is with its own molecule's graph than with another's, in "
+    "nats per token. <i>External</i> rows are predictions of another system, of whose training nothing is known.</p>"
+    "<p>Made by <code>molgraft leaderboard</code>. The page holds all that it shows, and asks no server.</p>",
+    FEWEST_EXAMPLES,
 )
 
 _MOST_UNSCORED = 200  # runs without scores that are listed by name
@@ -68,7 +72,8 @@ def as_html(leaderboard: Leaderboard, title: str = "Leaderboard") -> str:
 
 def _words(leaderboard: Leaderboard) -> dict[str, Any]:
     metrics = {name for board in leaderboard.boards for name in board.metrics}
-    return {"metrics": {name: _LABELS.get(name, name) for name in sorted(metrics)}, "budgets": BUDGETS}
+    labels = {name: _LABELS.get(name, name) for name in sorted(metrics)}
+    return {"metrics": labels, "budgets": BUDGETS, "fewestExamples": FEWEST_EXAMPLES}
 
 
 def _body(leaderboard: Leaderboard, title: str) -> Markup:
@@ -79,8 +84,8 @@ def _body(leaderboard: Leaderboard, title: str) -> Markup:
                 '<h1>{}</h1><p class="lead">{} on {}. Rows share a board only if they were asked the same examples and '
                 "scored by the same protocol; only rows of one board are ranked or compared.</p>",
                 title,
-                _counted(rows, "row"),
-                _counted(len(leaderboard.boards), "board"),
+                counted(rows, "row"),
+                counted(len(leaderboard.boards), "board"),
             ),
             Markup(
                 "<noscript><p class='note'>This page sorts and filters by its own script, which is switched off here. "
@@ -100,13 +105,9 @@ def _footer(leaderboard: Leaderboard) -> Markup:
         pieces.append(
             fill(
                 "<details><summary>{} without scores</summary><ul>{}{}</ul></details>",
-                _counted(len(leaderboard.unscored), "run"),
+                counted(len(leaderboard.unscored), "run"),
                 items,
                 fill("<li>and {:,} more</li>", more) if more else escape(""),
             )
         )
     return join(pieces)
-
-
-def _counted(n: int, word: str) -> str:
-    return f"{n:,} {word}{'' if n == 1 else 's'}"

@@ -87,14 +87,17 @@ function bootstrapInterval(differences, random) {
   return [quantile(0.025), quantile(0.975)];
 }
 
-// first, second: values by example, NaN where there is none; only examples count that have both.
+// first, second: values by example, NaN where there is none. Only examples count that have both: the test, the means and
+// the counts are all of these.
 function paired(first, second) {
-  const differences = [];
+  const differences = [], sums = [0, 0];
   let ahead = 0, behind = 0;
   for (let i = 0; i < first.length; i++) {
     const difference = first[i] - second[i];
     if (Number.isNaN(difference)) continue;
     differences.push(difference);
+    sums[0] += first[i];
+    sums[1] += second[i];
     if (difference > 0) ahead++;
     if (difference < 0) behind++;
   }
@@ -102,7 +105,7 @@ function paired(first, second) {
   if (n === 0) return null;
   const values = Float64Array.from(differences);
   return {
-    n, ahead, behind, equal: n - ahead - behind,
+    n, of: first.length, ahead, behind, equal: n - ahead - behind, means: sums.map((sum) => sum / n),
     difference: values.reduce((sum, value) => sum + value, 0) / n,
     p: signFlipP(values, generator(20)),
     ci95: bootstrapInterval(values, generator(21)),

@@ -27,14 +27,32 @@ function rowOf(row, columns, place, ends) {
   const made = element("tr", { role: "row", class: pick.checked ? "picked" : "" },
     element("td", { role: "cell", class: "pick" }, pick),
     element("td", { role: "cell", class: "rank" }, place === undefined ? NOTHING : String(place),
-      row.level && place > 1 && saysLevel() ? element("span", { class: "level", role: "img",
-        "aria-label": "not told apart from the first", title: "not told apart from the first" }, "≈") : null));
+      markOf(row, place)));
   for (const column of columns) {
     if (column.key === "name") made.append(nameOf(row), spreadOf(row, ends));
     else if (column.metric !== undefined) made.append(figureOf(row, column));
     else made.append(element("td", { role: "cell", class: "number detail", "data-label": column.label }, column.shown(row)));
   }
   return made;
+}
+
+// How a row's test with the first came out, where it is not simply behind it.
+function markOf(row, place) {
+  if (!saysLevel() || row === view.board.rows[0]) return null;
+  const { against } = row, state = against?.state ?? "untested";
+  if (state === "behind" || (state === "level" && place === 1)) return null;
+  const said = MARKS[state].said + (against && against.n < view.board.n ? `: ${sharedMeans(against)}` : "");
+  return element("span", { class: "level", role: "img", "aria-label": said, title: said }, MARKS[state].sign);
+}
+
+const MARKS = {
+  level: { sign: "≈", said: "not told apart from the first" },
+  ahead: { sign: "↑", said: "better than the first" },
+  untested: { sign: "?", said: "not tested against the first" },
+};
+
+function sharedMeans({ n, own, first }) {
+  return `${shownValue(own)} against ${shownValue(first)} on the ${n.toLocaleString("en")} examples that have a value in both`;
 }
 
 function nameOf(row) {
@@ -49,6 +67,14 @@ function nameOf(row) {
 
 function factsOf(row) {
   const facts = settingsOf(row).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]);
+  const { against } = row;
+  if (against) facts.push(element("dt", {}, "Against the first"), element("dd", { class: "long" },
+    `${words.metrics[view.board.testMetric]} ${sharedMeans(against)}, ${shownP(against.p)} after Holm's correction`));
+  for (const [i, figure] of row.metrics.entries()) {
+    if (!isPartial(figure)) continue;
+    const label = words.metrics[view.board.metrics[i].name];
+    facts.push(element("dt", {}, label), element("dd", { class: "long" }, `${figure[4]}; ${figure[5]}`));
+  }
   facts.push(element("dt", {}, "Run folders"), element("dd", {}, element("code", {}, row.folders.join("\n"))));
   return element("dl", { class: "facts" }, ...facts);
 }
@@ -66,7 +92,7 @@ function spreadOf(row, ends) {
     line.style.width = share(high) - share(low) + "%";
     track.append(line);
   }
-  const dot = element("span", { class: "dot" });
+  const dot = element("span", { class: isPartial(figure) ? "dot partial" : "dot" });
   dot.style.left = share(mean) + "%";
   track.append(dot);
   cell.append(track);
@@ -76,14 +102,15 @@ function spreadOf(row, ends) {
 function figureOf(row, column) {
   const figure = row.metrics[column.metric];
   const cell = element("td", { role: "cell", "data-label": column.label,
-    class: "number" + (column === view.ranking ? " ranking" : "") });
+    class: "number" + (column === view.ranking && !isPartial(figure) ? " ranking" : "") });
   if (!figure) {
     cell.append(NOTHING);
     return cell;
   }
   const [mean, sd, low, high] = figure;
   cell.append(element("span", {}, shownValue(mean)));
-  if (sd !== null) cell.append(element("small", {}, `± ${shownValue(sd)}`));
+  if (isPartial(figure)) cell.append(element("small", { title: figure[5] }, figure[4]));
+  else if (sd !== null) cell.append(element("small", {}, `± ${shownValue(sd)}`));
   else if (low !== null) cell.append(element("small", {}, `${shownValue(low)} to ${shownValue(high)}`));
   return cell;
 }

@@ -10,7 +10,7 @@ const view = { board: boards[0], key: "", down: false, page: 0, chosen: [], rows
 
 const DETAILS = [
   { key: "invalid", label: "Unreadable", shown: (row) => shownCount(row.invalid), lower: true, unless: 0 },
-  { key: "reliance", label: "Reliance", shown: (row) => row.reliance === null ? NOTHING : row.reliance.toFixed(4) },
+  { key: "reliance", label: "Reliance", shown: shownReliance },
   { key: "trained", label: "Trained", shown: (row) => shownCount(row.trained), lower: true },
   { key: "seconds", label: "Time", shown: (row) => shownSeconds(row.seconds), lower: true },
 ];
@@ -38,14 +38,18 @@ function valueOf(row, column) {
   return column.key === "name" ? row.name : row[column.key];
 }
 
-// Rows without a value come last in either direction; equal ones stay in the board's order.
+// In either direction means of some seeds only come after those of all, and rows without a value last; equal ones stay
+// in the board's order.
 function sorted(rows, column, down) {
   const sign = down ? -1 : 1;
-  return rows.map((row) => [valueOf(row, column), row]).sort(([a], [b]) => {
+  return rows.map((row) => [valueOf(row, column), partialIn(row, column), row]).sort(([a, aPartial], [b, bPartial]) => {
     if (a === null || b === null) return (a === null) - (b === null);
+    if (aPartial !== bPartial) return aPartial - bPartial;
     return sign * (typeof a === "string" ? collator.compare(a, b) : a - b);
-  }).map(([, row]) => row);
+  }).map(([, , row]) => row);
 }
+
+const partialIn = (row, column) => column.metric !== undefined && isPartial(row.metrics[column.metric]);
 
 // Places by a metric among all rows of the board, whichever are shown; equal values share one.
 function placed(board, column) {
@@ -54,7 +58,7 @@ function placed(board, column) {
   let before = null, place = 0;
   sorted(board.rows, column, !column.lower).forEach((row, i) => {
     const value = valueOf(row, column);
-    if (value === null) return;
+    if (value === null || partialIn(row, column)) return;
     if (value !== before) place = i + 1;
     before = value;
     places.set(row, place);
@@ -194,9 +198,7 @@ function show() {
   by("count").textContent = `${view.rows.length.toLocaleString("en")} of ${board.rows.length.toLocaleString("en")} rows` +
     (board.ranked ? `; ranked by ${view.ranking.label}, ${way}` : "");
   by("level").hidden = !saysLevel();
-  const test = `a paired test of ${view.ranking.label} (5%, Holm over the board)`;
-  by("level").textContent = board.rows.filter((row) => row.level).length > 1
-    ? `≈ not told apart from the first by ${test}` : `The first is told apart from every other row by ${test}`;
+  by("level").textContent = saysLevel() ? levelText() : "";
   by("pages").hidden = pages < 2;
   by("page").textContent = `${view.page + 1} of ${pages}`;
   by("before").disabled = view.page === 0;
@@ -205,9 +207,26 @@ function show() {
   remember();
 }
 
-// The first rows' lead was tested in one metric only.
+// The first row's lead was tested in one metric only.
 function saysLevel() {
-  return view.ranking.key === view.board.testMetric && view.board.rows.some((row, i) => i > 0 && row.level !== null);
+  return view.ranking.key === view.board.testMetric && view.board.rows.some((row) => row.against);
+}
+
+// What the tests with the first row say of all others, of which some may have none.
+function levelText() {
+  const others = view.board.rows.slice(1), tests = others.map((row) => row.against).filter(Boolean);
+  const count = (state) => tests.filter((test) => test.state === state).length;
+  const test = `a paired test of ${view.ranking.label} (5%, Holm over the board)`, apart = count("behind");
+  const parts = [];
+  if (apart === others.length) parts.push(`The first is told apart from every other row by ${test}.`);
+  else if (count("level")) parts.push(`≈ not told apart from the first by ${test}.`);
+  else parts.push(`The first is told apart from ${apart} of ${others.length} other rows by ${test}.`);
+  if (count("ahead")) parts.push("↑ better than the first on the examples that have a value in both.");
+  if (tests.length < others.length) parts.push("? not tested: a mean of some seeds only, or no example is known to have a value in both.");
+  if (tests.some((one) => one.n < view.board.n)) {
+    parts.push("Ranks are by each row's own mean; tests are on the examples that have a value in both rows.");
+  }
+  return parts.join(" ");
 }
 
 // ---- comparing ----
@@ -254,11 +273,11 @@ function asCsv() {
     return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   const names = columns.flatMap((column) => column.metric === undefined ? [column.key]
-    : [column.key, `${column.key} sd`, `${column.key} low`, `${column.key} high`]);
+    : [column.key, ...["sd", "low", "high", "seeds"].map((part) => `${column.key} ${part}`)]);
   const lines = view.rows.map((row) => [places.get(row), ...columns.flatMap((column) => column.metric === undefined
-    ? [valueOf(row, column)] : row.metrics[column.metric] ?? [null, null, null, null]),
-  row.external, row.encoder, row.projector, row.llm, row.text, row.seeds.join(" ")]);
-  return [["rank", ...names, "external", "encoder", "projector", "llm", "text_input", "seeds"], ...lines]
+    ? [valueOf(row, column)] : Array.from({ length: 5 }, (_, i) => row.metrics[column.metric]?.[i])),
+  row.external, row.encoder, row.projector, row.llm, row.text, row.seeds.join(" "), row.relianceOf]);
+  return [["rank", ...names, "external", "encoder", "projector", "llm", "text_input", "seeds", "reliance_seeds"], ...lines]
     .map((line) => line.map(quoted).join(",")).join("\n") + "\n";
 }
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeGuard
 
-from results.plots.style import SMALL, Theme, counted, width_of
+from results.formats import counted, number, typeset
+from results.plots.style import SMALL, Theme, width_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,13 +32,12 @@ def short_number(value: float, _: object = None) -> str:
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size * 0.9995:
             return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
+    return typeset(f"{value:.3g}")
 
 
 def signed(value: float, digits: int = 3) -> str:
     """`+0.012`, with a minus sign that is as wide as the plus; 0 has no sign."""
-    text = f"{value:+.{digits}f}"
-    return text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+    return typeset(number(value, digits, sign=True))
 
 
 def digits_for(values: Sequence[float]) -> int:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from results.formats import counted
 from results.plots.axes import as_float, digits_for, is_number, left_out, legend, room
 from results.plots.heatmap import colour_bar, shade_fields, turn_names
 from results.plots.output import describe, foot
-from results.plots.style import LIGHT, WIDTH, Theme, counted, drawing, labels, look
+from results.plots.style import LIGHT, WIDTH, Theme, drawing, labels, look
 from results.runs import ResultsError
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from results.formats import counted
 from results.plots.axes import panels
 from results.plots.heatmap import colour_bar, shade_fields, turn_names
 from results.plots.output import describe, foot, name_axes
-from results.plots.style import LIGHT, SMALL, WIDTH, Theme, counted, drawing, labels, width_of
+from results.plots.style import LIGHT, SMALL, WIDTH, Theme, drawing, labels, width_of
 from results.runs import ResultsError
 
 if TYPE_CHECKING:

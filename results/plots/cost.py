@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from results.formats import counted
 from results.plots.axes import as_float, is_number, left_out, legend, room, scale_costs
 from results.plots.labelling import Named, place_names
 from results.plots.output import describe, foot
-from results.plots.style import LIGHT, SMALL, Theme, counted, drawing, label, labels, look
+from results.plots.style import LIGHT, SMALL, Theme, drawing, label, labels, look
 from results.runs import ResultsError
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from results.formats import counted, p_value
 from results.plots.axes import as_float, digits_for, is_number, left_out, name_rows, signed, write_columns
 from results.plots.output import describe, foot
-from results.plots.style import LIGHT, SMALL, Theme, counted, drawing, label, labels
+from results.plots.style import LIGHT, SMALL, Theme, drawing, label, labels
 from results.runs import ResultsError
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _columns(axes: Axes, drawn: Sequence[DifferenceRow], theme: Theme) -> None:
     heading = "difference [95% interval]" if any(is_number(row.low) for row in drawn) else "difference"
     columns = {heading: [_estimate(row, digits) for row in drawn]}
     if any(row.p is not None for row in drawn):
-        columns["p"] = [_p(row.p) for row in drawn]
+        columns["p"] = [p_value(row.p) for row in drawn]
     write_columns(axes, columns, theme)
 
 
@@ -132,12 +133,6 @@ def _estimate(row: DifferenceRow, digits: int) -> str:
     if not (is_number(row.low) and is_number(row.high)):
         return text
     return f"{text} [{signed(row.low, digits)}, {signed(row.high, digits)}]"
-
-
-def _p(value: float | None) -> str:
-    if not is_number(value):
-        return "n/a"
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _notes(rows: Sequence[DifferenceRow], drawn: Sequence[DifferenceRow], level: float, p_means: str) -> list[str]:
@@ -154,5 +149,5 @@ def _notes(rows: Sequence[DifferenceRow], drawn: Sequence[DifferenceRow], level:
 
 
 def _said(row: DifferenceRow) -> str:
-    p = "" if row.p is None else f", p {_p(row.p)}"
+    p = "" if row.p is None else f", p {p_value(row.p)}"
     return f"{row.name}: {_estimate(row, 4)}{p}."

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from results.formats import counted
 from results.plots.axes import is_number, left_out
 from results.plots.heatmap import colour_bar, shade_fields, turn_names
 from results.plots.output import describe, foot
-from results.plots.style import LIGHT, Theme, counted, drawing, labels
+from results.plots.style import LIGHT, Theme, drawing, labels
 from results.runs import ResultsError
 
 if TYPE_CHECKING:

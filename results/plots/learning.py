@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from results.formats import counted
 from results.plots.axes import as_float, is_number, left_out, legend, panels
 from results.plots.output import describe, foot, name_axes
-from results.plots.style import LIGHT, SMALL, Look, Theme, counted, drawing, labels, look
+from results.plots.style import LIGHT, SMALL, Look, Theme, drawing, labels, look
 from results.runs import ResultsError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class LossRow:
 
     Args:
         name: of the cell.
-        stage: of training; stages follow each other in the order in which rows name them first.
+        stage: of training; a run's rows name its stages in their order.
         step: within the stage.
         loss: nats per token.
         seed: of the run.
@@ -42,12 +43,18 @@ class LossRow:
     kept: bool = False
 
 
-def learning_curves(rows: Sequence[LossRow], *, theme: Theme = LIGHT) -> Figure:
+def learning_curves(rows: Sequence[LossRow], *, stages: Sequence[str] = (), theme: Theme = LIGHT) -> Figure:
     """Curves of cells: a line through the mean over seeds at the steps that all seeds have, a band over their range.
 
-    Stages stand one behind the other on the axis of steps, each with its name. A ring is the step whose weights were
-    kept; dots without markers are the training loss. Up to 6 cells share a panel; more have one each, in which the
-    others are grey.
+    Stages stand one behind the other on the axis of steps, each with its name, in an order that is that of every run
+    (`in_order`): a run without the first stage does not put its own stage before that. A ring is the step whose
+    weights were kept; dots without markers are the training loss. Up to 6 cells share a panel; more have one each, in
+    which the others are grey.
+
+    Args:
+        rows: of all cells.
+        stages: all stages in their order, where rows alone do not tell it (`results.plots.rows.stage_order`).
+        theme: light or dark.
 
     Raises:
         ResultsError: no row has a loss.
@@ -57,7 +64,7 @@ def learning_curves(rows: Sequence[LossRow], *, theme: Theme = LIGHT) -> Figure:
         raise ResultsError(f"learning curves: none of {counted(len(rows), 'row')} has a loss")
     names = list(dict.fromkeys(row.name for row in drawn))
     shown = dict(zip(names, labels(names), strict=True))
-    starts = _starts(drawn)
+    starts = _starts(drawn, stages)
     together = len(names) <= MOST_TOGETHER
     count, columns = (1, 1) if together else (len(names), 4)
     height = 3.7 if together else 0.7 + 1.45 * -(-count // columns)
@@ -76,16 +83,39 @@ def learning_curves(rows: Sequence[LossRow], *, theme: Theme = LIGHT) -> Figure:
             _stages(axes, starts, theme, named=together)
         if together:
             legend(figure, grid[0])
-        foot(figure, _notes(rows, drawn, together))
+        foot(figure, _notes(rows, drawn, list(starts), together))
         name_axes(figure, "step", "loss, nats per token")
         describe(figure, f"Loss over steps of {counted(len(names), 'cell')}. {_said(drawn, names)}")
     return figure
 
 
-def _starts(rows: Sequence[LossRow]) -> dict[str, int]:
+def in_order(runs: Iterable[Sequence[str]]) -> list[str]:
+    """The stages of all runs in one order that is each run's own, as far as runs do not contradict each other.
+
+    Args:
+        runs: the stages of each run, in its order; runs may lack some, first ones too.
+    """
+    known = [list(dict.fromkeys(stages)) for stages in runs]
+    left = list(dict.fromkeys(stage for stages in known for stage in stages))
+    order: list[str] = []
+    while left:
+        behind = {stage for stages in known for stage in stages[1:]}
+        following = next((stage for stage in left if stage not in behind), left[0])
+        order.append(following)
+        left.remove(following)
+        known = [[stage for stage in stages if stage != following] for stages in known]
+    return order
+
+
+def _starts(rows: Sequence[LossRow], stages: Sequence[str]) -> dict[str, int]:
     """Where each stage begins on the axis that all share: behind the longest run of the stage before."""
+    runs: dict[tuple[str, int], list[str]] = {}
+    for row in rows:
+        runs.setdefault((row.name, row.seed), []).append(row.stage)
     starts, end = {}, 0
-    for stage in dict.fromkeys(row.stage for row in rows):
+    for stage in in_order([stages, *runs.values()]):
+        if not any(row.stage == stage for row in rows):
+            continue
         starts[stage] = end
         end += max(row.step for row in rows if row.stage == stage)
     return starts
@@ -172,9 +202,8 @@ def _stages(axes: Axes, starts: Mapping[str, int], theme: Theme, *, named: bool)
             )  # fmt: skip
 
 
-def _notes(rows: Sequence[LossRow], drawn: Sequence[LossRow], together: bool) -> list[str]:
+def _notes(rows: Sequence[LossRow], drawn: Sequence[LossRow], stages: Sequence[str], together: bool) -> list[str]:
     notes = []
-    stages = dict.fromkeys(row.stage for row in drawn)
     if len(stages) > 1:
         notes.append(f"Stages follow each other: {', '.join(labels(list(stages), 16))}; steps are counted through.")
     seeds = max(len({row.seed for row in drawn if row.name == name}) for name in {row.name for row in drawn})

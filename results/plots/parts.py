@@ -7,12 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
+from results.metrics import direction_of
 from results.plots.breakdown import PartRow
 from results.plots.rows import Cells
+from results.plots.style import LIGHT, Theme
 from results.runs import ResultsError
-from results.tables.significance import FEWEST_EXAMPLES, PerExample
+from results.statistics import FEWEST_EXAMPLES
+from results.tables.significance import PerExample
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from results.statistics import Basis
     from results.tables.gather import Answer, Group
 
@@ -23,6 +28,12 @@ _SIMILARITIES = (0.2, 0.4, 0.6, 0.8, 1.0)
 _MOST_GROUPS = 14
 _RESAMPLES = 1999
 """Of the interval of a part: there are many of them in a plot, and a bar needs no third digit."""
+
+FEWEST_OF_PART = 5
+"""Examples of a part that is drawn; fewer say nothing."""
+
+_CALLED = {"words": "words of the answer", "invalid": "share of invalid answers"}
+_SAID: Mapping[str, str] = {"scaffold": "novelty of the scaffold", "molecule": "novelty of the molecule"}
 
 Parts = Mapping[str, Sequence[str]]
 """Example ids by part, in the order in which parts are drawn; an example may be in several, or in none."""
@@ -63,7 +74,7 @@ def parts_of(group: Group, by: By) -> dict[str, list[str]]:
     return {part: names for part, names in seen.items() if names}
 
 
-def part_rows(cells: Cells, quantity: str, by: By) -> list[PartRow]:
+def part_rows(cells: Cells, quantity: str, by: By, *, intervals: bool = True) -> list[PartRow]:
     """A quantity of each cell on each part of its examples, with its interval over examples from 10 examples on.
 
     Args:
@@ -71,6 +82,7 @@ def part_rows(cells: Cells, quantity: str, by: By) -> list[PartRow]:
         quantity: a metric, which is computed over the part as it is over all; `words`, the mean number of words of an
             answer; `invalid`, the share of answers that count as invalid.
         by: as for `parts_of`.
+        intervals: whether they are wanted, which are most of the work; a heat map draws none.
 
     Raises:
         ResultsError: facts are missing, or no cell has the quantity example by example.
@@ -88,20 +100,82 @@ def part_rows(cells: Cells, quantity: str, by: By) -> list[PartRow]:
         place = {example: number for number, example in enumerate(e for e in bases[0][0] if e in shared)}
         for part, examples in parts_of(group, by).items():
             places = [place[example] for example in examples if example in place]
-            rows.append(_row(name, part, [basis.of(places) for basis in seeds], len(places)))
+            rows.append(_row(name, part, [basis.of(places) for basis in seeds], intervals=intervals))
     if not rows:
         raise ResultsError(f"{quantity} by {by}: no cell has it example by example; packed studies may lack answers")
     return rows
 
 
-def _row(name: str, part: str, seeds: Sequence[Basis], n: int) -> PartRow:
-    from results.statistics import over_examples
+def reference_lengths(group: Group, by: By) -> list[PartRow]:
+    """The mean number of words of the gold answers of each part, to stand beside those of the answers.
 
-    found = over_examples(seeds, resamples=_RESAMPLES) if n else None
-    if found is None:
-        return PartRow(name, part, None, n=n)
-    low, high = found.ci95 if found.ci95 is not None and found.n >= FEWEST_EXAMPLES else (None, None)
-    return PartRow(name, part, found.mean, low, high, found.n)
+    Args:
+        group: a cell's answers; where no run has kept its questions there are no rows.
+        by: as for `parts_of`.
+
+    Raises:
+        ResultsError: what was asked has no captions: the length of labels, numbers and molecules says nothing.
+    """
+    if group.first.entry.get("answer") != "caption":
+        raise ResultsError(f"words by {by}: the length of labels, numbers and molecules says nothing")
+    files = ((answer.run, f"predictions/{answer.entry.get('predict_id')}.questions.jsonl") for answer in group.answers)
+    asked = next((lines for run, file in files if (lines := run.lines(file))), [])
+    words = {row["example_id"]: len(str(row["reference"]).split()) for row in asked}
+    rows = []
+    for part, names in parts_of(group, by).items():
+        counts = [words[name] for name in names if name in words]
+        if counts:
+            rows.append(PartRow("reference", part, sum(counts) / len(counts), n=len(counts)))
+    return rows
+
+
+def breakdown_plot(
+    cells: Cells, quantity: str, by: By, *, rows: Sequence[PartRow] = (), theme: Theme = LIGHT
+) -> Figure:
+    """The plot of a quantity by parts that have enough examples to say something.
+
+    Args:
+        cells: with their answers.
+        quantity: as for `part_rows`.
+        by: as for `parts_of`.
+        rows: that are drawn before those of the cells, such as the words of the references.
+        theme: light or dark.
+
+    Raises:
+        ResultsError: as `part_rows`; fewer than two parts have 5 examples; or no answer of any cell is invalid.
+    """
+    from results.plots.breakdown import MOST_TOGETHER, breakdown
+
+    names = {row.name for row in rows} | set(cells)
+    of_cells = part_rows(cells, quantity, by, intervals=len(names) <= MOST_TOGETHER)
+    if quantity == "invalid" and not any(row.value for row in of_cells):
+        raise ResultsError(f"invalid answers by {by}: there is none")
+    kept = [row for row in (*rows, *of_cells) if row.n >= FEWEST_OF_PART]
+    if len({row.part for row in kept}) < 2:
+        raise ResultsError(f"{quantity} by {by}: fewer than two parts have {FEWEST_OF_PART} examples to compare")
+    return breakdown(
+        kept,
+        quantity=_CALLED.get(quantity, quantity),
+        by=_SAID.get(by, by),
+        ordered=by in ("heavy atoms", "similarity to training molecules"),
+        lower_is_better=quantity == "invalid" or direction_of(quantity) == "smaller",
+        theme=theme,
+    )
+
+
+def _row(name: str, part: str, seeds: Sequence[Basis], *, intervals: bool) -> PartRow:
+    import numpy as np
+
+    from results.statistics import over_examples, value_of
+
+    n = int(np.any([basis.known for basis in seeds], axis=0).sum())
+    if intervals and n >= FEWEST_EXAMPLES:
+        found = over_examples(seeds, resamples=_RESAMPLES)
+        if found is not None:
+            low, high = found.ci95 if found.ci95 is not None else (None, None)
+            return PartRow(name, part, found.mean, low, high, found.n)
+    value = float(np.mean([float(value_of(basis)) for basis in seeds])) if n else float("nan")
+    return PartRow(name, part, None if value != value else value, n=n)
 
 
 def _bases(group: Group, quantity: str, scores: PerExample) -> list[tuple[tuple[str, ...], Basis]]:
@@ -118,7 +192,8 @@ def _of_answers(answer: Answer, value: Callable[[Mapping[str, Any]], float]) -> 
 
 
 def _words(row: Mapping[str, Any]) -> float:
-    return float(len(str(row["text"] if row["text"] is not None else row["raw"]).split()))
+    text = row.get("text")
+    return float(len(str(row.get("raw") or "" if text is None else text).split()))
 
 
 def _invalid(answer: Answer) -> tuple[tuple[str, ...], Basis] | None:

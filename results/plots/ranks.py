@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from results.formats import counted
 from results.plots.axes import as_float, is_number, left_out
 from results.plots.output import describe, foot
-from results.plots.style import LIGHT, SMALL, WIDTH, Theme, counted, drawing, labels, width_of
+from results.plots.style import LIGHT, SMALL, WIDTH, Theme, drawing, labels, width_of
 from results.runs import ResultsError
 
 if TYPE_CHECKING:

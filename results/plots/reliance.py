@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from results.formats import counted
 from results.plots.axes import digits_for, is_number, left_out, name_rows, signed, write_columns
 from results.plots.output import describe, foot
-from results.plots.style import LIGHT, Theme, counted, drawing, labels
+from results.plots.style import LIGHT, Theme, drawing, labels
 from results.runs import ResultsError
 
 if TYPE_CHECKING:

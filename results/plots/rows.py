@@ -6,19 +6,23 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from results.formats import probability
 from results.metrics import direction_of
 from results.plots.axes import is_number
 from results.plots.confusion import AnswerRow
 from results.plots.cost import CostRow
 from results.plots.forest import DifferenceRow
 from results.plots.gates import GateRow
-from results.plots.learning import LossRow
+from results.plots.learning import LossRow, in_order
 from results.plots.ranks import RankRow
 from results.plots.reliance import RelianceRow
-from results.runs import ResultsError, Run, reliance_gains
+from results.reliance import gains_of
+from results.runs import ResultsError, Run
+from results.statistics import FEWEST_EXAMPLES
 from results.tables.gather import Group, gather
+from results.tables.model import Table
 from results.tables.names import names_of
-from results.tables.significance import FEWEST_EXAMPLES, PerExample, value_of_group
+from results.tables.significance import PerExample, value_of_group
 
 Cells = Mapping[str, Group]
 """Answers of cells by the names under which they are shown."""
@@ -48,6 +52,8 @@ def cost_rows(cells: Cells, metric: str, cost: Cost = "trained parameters") -> l
     scores, rows = PerExample(), []
     for name, group in cells.items():
         value = value_of_group(group, metric, scores)
+        # A mean of some seeds only stands nowhere without their count, and on no front.
+        value = None if value is not None and value.counted else value
         low, high = value.ci95 if value is not None and value.ci95 is not None else (None, None)
         rows.append(
             CostRow(
@@ -63,8 +69,18 @@ def cost_rows(cells: Cells, metric: str, cost: Cost = "trained parameters") -> l
     return rows
 
 
-def difference_rows(cells: Cells, metric: str, reference: str) -> list[DifferenceRow]:
+def difference_rows(cells: Cells, metric: str, reference: str, *, chosen: bool = False) -> list[DifferenceRow]:
     """Each other cell's metric less the reference's, by paired tests on the same examples, Holm-corrected.
+
+    A table tests the differences of all its metrics, and corrects over all of them: `table_rows` has those.
+
+    Args:
+        cells: with their answers.
+        metric: that differs.
+        reference: the name of the cell that all others are compared with.
+        chosen: whether the reference is the cell that came out best, which was then found by the same numbers. p is
+            multiplied by the number of all pairs of cells (Bonferroni) in place of Holm's correction, which holds
+            whichever pairs are looked at afterwards.
 
     Raises:
         ResultsError: the reference is none of the cells.
@@ -77,16 +93,36 @@ def difference_rows(cells: Cells, metric: str, reference: str) -> list[Differenc
     found = {
         name: scores.compared(group, cells[reference], metric) for name, group in cells.items() if name != reference
     }
-    tested = {name: result.p for name, result in found.items() if not isinstance(result, str) and result.p is not None}
-    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    ps = {name: result.p for name, result in found.items() if not isinstance(result, str) and result.p is not None}
+    tests = all_pairs(len(ps) + 1) if chosen else len(ps)
+    corrected = [min(1.0, p * tests) for p in ps.values()] if chosen else holm(list(ps.values()))
+    adjusted = dict(zip(ps, corrected, strict=True))
     rows = []
     for name, result in found.items():
         if isinstance(result, str):  # why there is no test
             rows.append(DifferenceRow(name, None))
             continue
-        low, high = result.ci95 or (None, None)
-        rows.append(DifferenceRow(name, result.difference, low, high, corrected.get(name), result.n, result.detectable))
+        low, high = result.ci95 if result.ci95 is not None and result.n >= FEWEST_EXAMPLES else (None, None)
+        detectable = result.detectable_after(tests)
+        rows.append(DifferenceRow(name, result.difference, low, high, adjusted.get(name), result.n, detectable))
     return rows
+
+
+def table_rows(table: Table, metric: str) -> list[DifferenceRow]:
+    """The differences from the cell of reference that a table's first part shows, with their p as it corrects them."""
+    rows = []
+    for row in table.parts[0].rows:
+        value = row.metrics.get(metric)
+        found = value.versus if value is not None else None
+        if found is not None:
+            low, high = found.ci95 or (None, None)
+            rows.append(DifferenceRow(row.name, found.difference, low, high, found.adjusted, found.n, found.detectable))
+    return rows
+
+
+def all_pairs(cells: int) -> int:
+    """How many pairs so many cells make."""
+    return cells * (cells - 1) // 2
 
 
 def loss_rows(runs: Sequence[Run], *, training: bool = False) -> list[LossRow]:
@@ -112,18 +148,18 @@ def loss_rows(runs: Sequence[Run], *, training: bool = False) -> list[LossRow]:
     return rows
 
 
+def stage_order(runs: Sequence[Run]) -> list[str]:
+    """The stages of all runs in the order of their configurations, also of those that a run has not reached."""
+    return in_order([_configured(run) for run in runs])
+
+
 def reliance_rows(cells: Cells) -> list[RelianceRow]:
     """Gains of each cell's examples, averaged over seeds, and the interval of their mean."""
-    from results.statistics import averaged_per_example, mean_over_examples
-
     rows = []
     for name, group in cells.items():
-        by_seed = [gains for answer in group.answers if (gains := reliance_gains(answer.run, answer.entry))]
-        averaged = averaged_per_example(by_seed)
-        interval = mean_over_examples(averaged)
-        ci95 = interval.ci95 if interval is not None and interval.n >= FEWEST_EXAMPLES else None
-        low, high = ci95 or (None, None)
-        rows.append(RelianceRow(name, tuple(averaged), low, high))
+        gains = gains_of(group.answers)
+        low, high = (gains.interval.ci95 if gains.interval is not None else None) or (None, None)
+        rows.append(RelianceRow(name, gains.values, low, high))
     return rows
 
 
@@ -167,7 +203,7 @@ def rank_rows(
     blocks = [_block(runs, protocol, split, task, data, metrics or {}) for task, data in _pairs(runs, split)]
     names = list(dict.fromkeys(name for block in blocks for name in block))
     found = friedman([[block.get(name, math.nan) for name in names] for block in blocks])
-    said = f"Friedman: chi-squared {found.statistic:.3g}, p {'< 0.001' if found.p < 0.001 else f'= {found.p:.3f}'}."
+    said = f"Friedman: chi-squared {found.statistic:.3g}, {probability(found.p)}."
     rows = [RankRow(name, rank) for name, rank in zip(names, found.mean_ranks, strict=True)]
     return rows, found.critical_difference, found.blocks, said
 
@@ -213,6 +249,11 @@ def _stages(run: Run) -> list[tuple[str, int | None, Sequence[Mapping[str, Any]]
     return [(file.parent.name.partition("-")[2], None, run.lines(str(file.relative_to(run.folder)))) for file in logs]
 
 
+def _configured(run: Run) -> list[str]:
+    told = run.summary.get("stages") or run.config.get("stages") or ()
+    return [str(stage["name"]) for stage in told if isinstance(stage, Mapping) and "name" in stage]
+
+
 def _of_summary(run: Run, place: int, stage: Mapping[str, Any]) -> tuple[str, int | None, Sequence[Mapping[str, Any]]]:
     name = str(stage["name"])
     logged = [row for row in run.lines(f"stages/{place}-{name}/metrics.jsonl") if "loss" in row]
@@ -250,7 +291,8 @@ def _block(
         return {}
     metric = metrics.get(task) or next(iter(next(iter(cells.values())).first.score["metrics"]))
     sign = -1.0 if direction_of(metric) == "smaller" else 1.0
-    return {name: sign * _mean(values) for name, group in cells.items() if (values := group.values(metric))}
+    over = {name: group.over(metric) for name, group in cells.items()}
+    return {name: sign * found.mean for name, found in over.items() if found.is_complete and found.mean is not None}
 
 
 def _mean(values: Sequence[float]) -> float:

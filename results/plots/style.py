@@ -281,11 +281,6 @@ def width_of(text: str, size: float = SMALL) -> float:
     return float(width) / 72
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """`1 cell`, `2 cells`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def twice(names: Sequence[str]) -> list[str]:
     """The names that stand there more than once."""
     return [name for name, times in Counter(names).items() if times > 1]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from results.facts import example_novelty
 from results.runs import Run, reliance_gains
 from results.scores import ExampleScores, example_scores
 from results.tables.gather import Answer as Scored
@@ -56,6 +57,8 @@ class CellAnswers:
         swapped: by example, its answers under another molecule's graph.
         questions: by example.
         n_seeds: how many seeds the means are over.
+        novelty: by example, how near this cell's training data came to it.
+        is_packed: whether its runs were read from their packed form.
     """
 
     cell: str
@@ -67,6 +70,8 @@ class CellAnswers:
     swapped: Mapping[str, Answer]
     questions: Mapping[str, Question]
     n_seeds: int
+    novelty: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    is_packed: bool = False
 
 
 def read_answers(cell: str, asked: Sequence[Scored]) -> CellAnswers:
@@ -94,6 +99,9 @@ def read_answers(cell: str, asked: Sequence[Scored]) -> CellAnswers:
         swapped=_answers(_swapped_rows(shown.run, shown.entry)) if shown else {},
         questions=_questions(asked),
         n_seeds=len(asked),
+        # Seeds of a cell may have drawn other training examples; what is told is about the answers that are shown.
+        novelty=example_novelty([shown, *asked] if shown else asked),
+        is_packed=any(item.run.packed is not None for item in asked),
     )
 
 

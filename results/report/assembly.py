@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from results.page import Markup, document, fill, join, own_file
+from results.page import Markup, as_script_data, document, escape, fill, join, own_file
 from results.report import sections
+from results.report.again import without_places
 from results.report.content import Report
 from results.report.markup import plots, section
 
@@ -36,11 +37,11 @@ def as_html(report: Report) -> str:
     held = [{"title": part.title, **part.examples.data} for part in report.parts]
     page = document(
         f"{report.study}: report",
-        join(body),
+        without_places(join(body), report.places),
         styles=(STYLE, page_css(), own_file(__file__, "report.css")),
         scripts=(own_file(__file__, "report.js"),),
-        data={"examples": held},
-        description=report.question,
+        data={"examples": without_places(as_script_data(held), report.places)},
+        description=without_places(escape(report.question), report.places),
         footer=_footer(),
     )
     return page.translate(_TURNING)

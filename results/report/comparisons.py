@@ -3,63 +3,92 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from results.metrics import direction_of
 from results.report.sentences import Compared
-from results.statistics import PairedResult, detectable_difference
+from results.seeds import difference
+from results.statistics import FEWEST_EXAMPLES, PairedResult
 from results.tables.gather import Group
 from results.tables.model import Versus
-from results.tables.significance import FEWEST_EXAMPLES, PerExample
+from results.tables.reference import reference_of
+from results.tables.significance import PerExample
 
-_POWER, _LEVEL = 0.8, 0.05
 
-
-def compare_all(
+def compared_with_reference(
     cells: Mapping[str, Group],
-    against: str | None,
+    reference: str,
+    label: str,
     metric: str,
     scores: PerExample,
-    *,
-    of_table: Mapping[str, Versus] | None,
+    of_table: Mapping[str, Versus],
     tests_of_table: int,
 ) -> tuple[Compared, ...]:
-    """Differences of all cells from one.
+    """Differences of all cells from the one that the study names, as its table has them.
 
-    Where the study names the cell that the others are compared with, the table has these differences too, corrected by
-    Holm over all of its metrics, and the report says the same. Where it is the one that came out best, that choice was
-    made by the same numbers; p values are then multiplied by the number of all pairs of cells (Bonferroni), which holds
-    whichever pairs are looked at afterwards.
+    They are corrected by Holm over all differences of the table, of all its metrics, and the report says the same. Of a
+    cell of reference that was asked in several ways, each cell is compared with the answers that were asked as its own.
 
     Args:
         cells: by name.
-        against: the name of the one; None where no cell has a value.
+        reference: alias of the cell that the others are compared with.
+        label: what it is called.
         metric: by which they are compared.
         scores: of the cells.
-        of_table: the differences that the table shows; None where `against` is the best and no cell of reference.
+        of_table: the differences that the table shows, by name of the cell.
         tests_of_table: how many the table has, of all metrics.
     """
-    if against is None:
-        return ()
-    others = [name for name in cells if name != against and cells[name].values(metric)]
-    results = {name: scores.compared(cells[name], cells[against], metric) for name in others}
-    pairs = (len(others) + 1) * len(others) // 2
-    tests = pairs if of_table is None else tests_of_table
-    how = f"for all {pairs} pairs of cells" if of_table is None else f"Holm over the table's {tests} differences"
+    how = f"Holm over the table's {tests_of_table} differences" if tests_of_table > 1 else ""
+    called = {id(group): name for name, group in cells.items()}
     found = []
-    for name, result in results.items():
+    for name, group in cells.items():
+        other = reference_of(group, list(cells.values()), reference)
+        if other is None or not group.over(metric).values:
+            continue
+        if isinstance(other, str):
+            found.append(_untested(name, label, metric, group, None, other))
+            continue
+        p = of_table[name].adjusted if name in of_table else None
+        result = scores.compared(group, other, metric)
+        found.append(_compared(name, called[id(other)], metric, result, p, (group, other), tests_of_table, how))
+    return tuple(found)
+
+
+def compared_with_best(
+    cells: Mapping[str, Group], best: str | None, metric: str, scores: PerExample
+) -> tuple[Compared, ...]:
+    """Differences of all cells from the one that came out best.
+
+    That choice was made by the same numbers; p values are multiplied by the number of all pairs of cells (Bonferroni),
+    which holds whichever pairs are looked at afterwards.
+
+    Args:
+        cells: by name.
+        best: its name; None where no cell has a value in all of its seeds.
+        metric: by which they are compared.
+        scores: of the cells.
+    """
+    if best is None:
+        return ()
+    others = [name for name, group in cells.items() if name != best and group.over(metric).values]
+    pairs = (len(others) + 1) * len(others) // 2
+    how = f"for all {pairs} pairs of cells" if pairs > 1 else ""
+    return tuple(_against_best(cells, others, best, metric, scores, pairs, how))
+
+
+def _against_best(
+    cells: Mapping[str, Group], others: list[str], best: str, metric: str, scores: PerExample, pairs: int, how: str
+) -> Iterator[Compared]:
+    for name in others:
+        result = scores.compared(cells[name], cells[best], metric)
         raw = result.p if isinstance(result, PairedResult) else None
         p = None if raw is None else min(1.0, raw * pairs)
-        if of_table is not None:
-            p = of_table[name].adjusted if name in of_table else None
-        groups = (cells[name], cells[against])
-        found.append(_compared(name, against, metric, result, p, groups, tests, how if tests > 1 else ""))
-    return tuple(found)
+        yield _compared(name, best, metric, result, p, (cells[name], cells[best]), pairs, how)
 
 
 def _compared(
     name: str,
-    against: str,
+    other: str,
     metric: str,
     result: PairedResult | str,
     p: float | None,
@@ -67,35 +96,37 @@ def _compared(
     tests: int,
     correction: str,
 ) -> Compared:
-    smaller = direction_of(metric) == "smaller"
-    seeds = (len(groups[0].answers), len(groups[1].answers))
     if isinstance(result, str):
-        ours, theirs = (group.values(metric) for group in groups)
-        # One of them may have no value at all, as the errors of a model that states no number.
-        difference = sum(ours) / len(ours) - sum(theirs) / len(theirs) if ours and theirs else None
-        return Compared(
-            name, against, metric, smaller, difference, None, None, groups[0].first.n, seeds, None, reason=result
-        )
+        return _untested(name, other, metric, groups[0], groups[1], result)
     return Compared(
         cell=name,
-        other=against,
+        other=other,
         metric=metric,
-        smaller_is_better=smaller,
+        smaller_is_better=direction_of(metric) == "smaller",
         difference=None if math.isnan(result.difference) else result.difference,
         ci95=result.ci95 if result.n >= FEWEST_EXAMPLES else None,
         p=p,
         n=result.n,
         seeds=result.seeds,
-        detectable=detectable_after(result, tests),
+        detectable=result.detectable_after(tests),
         test=result.test,
         reason=result.note,
         correction=correction,
     )
 
 
-def detectable_after(result: PairedResult, tests: int) -> float | None:
-    """The difference that would have been found with 80% power where the level is shared by so many tests."""
-    if result.detectable is None or result.n < 2 or not math.isfinite(result.detectable):
-        return None
-    shared = detectable_difference(1.0, result.n, _POWER, _LEVEL / max(1, tests))
-    return result.detectable * shared / detectable_difference(1.0, result.n, _POWER, _LEVEL)
+def _untested(name: str, other: str, metric: str, ours: Group, theirs: Group | None, reason: str) -> Compared:
+    """Two cells without a test; their difference is told where both have the metric in all of their seeds."""
+    return Compared(
+        cell=name,
+        other=other,
+        metric=metric,
+        smaller_is_better=direction_of(metric) == "smaller",
+        difference=None if theirs is None else difference(ours.over(metric), theirs.over(metric)),
+        ci95=None,
+        p=None,
+        n=ours.first.n,
+        seeds=(len(ours.answers), len(theirs.answers) if theirs is not None else 0),
+        detectable=None,
+        reason=reason.removeprefix("no test: ").removeprefix("no difference: "),
+    )

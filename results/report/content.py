@@ -41,6 +41,7 @@ class Reliance:
         n: examples whose graph was swapped for one of equal size.
         left_out: examples without such a partner.
         reason: why there is no value.
+        counted: `2 of 3 seeds` where it was not measured in all.
         control: what stands in the place of the graphs, at training or test, where they are not the real ones.
         changes: by metric, how much better the answers are with their own graph; mean over seeds.
     """
@@ -53,6 +54,7 @@ class Reliance:
     n: int
     left_out: int
     reason: str = ""
+    counted: str = ""
     control: str = ""
     changes: Mapping[str, float] | None = None
 
@@ -96,7 +98,7 @@ class Part:
         metric: that decides.
         standings: of the cells, best first.
         compared: each cell with the reference, or with the best one.
-        reference: the cell that the study names; None where there is none.
+        reference: the cell that the study names, as it is called; None where there is none.
         caveats: what the answer does not say.
         plots: of the results.
         reliance: of the cells.
@@ -137,6 +139,7 @@ class Report:
         origins: where the numbers come from.
         identities: of the runs: cell, seed, training, state.
         commands: how to run it again.
+        places: absolute paths that anything of this names, of which a page shows the last part only.
         about: scale, fidelity and the rule of selection, where the study has them.
         ranks: of cells over all parts, where there are enough of them.
     """
@@ -154,5 +157,6 @@ class Report:
     origins: tuple[Origin, ...]
     identities: tuple[tuple[str, ...], ...]
     commands: tuple[str, ...]
+    places: tuple[str, ...]
     about: Mapping[str, str]
     ranks: tuple[Plot, ...] = ()

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from results.depictions import sanitised
 from results.page import as_script_data
 from results.report.answers import CellAnswers
-from results.report.depictions import sanitised
 
 PER_LIST = 10
 """Examples of each list of each cell, by default."""
@@ -76,7 +76,6 @@ def browser(
     cells: Sequence[CellAnswers],
     metric: str,
     facts: Mapping[str, Mapping[str, Any]],
-    novelty: Mapping[str, Mapping[str, Any]],
     *,
     smaller_is_better: bool = False,
     per_list: int = PER_LIST,
@@ -90,7 +89,6 @@ def browser(
         cells: as `choose`.
         metric: as `choose`.
         facts: by example, what is known of its molecules.
-        novelty: by example, how near the training data came.
         smaller_is_better: as `choose`.
         per_list: as `choose`.
         most_bytes: room for examples as JSON.
@@ -107,7 +105,7 @@ def browser(
             if name in rows:
                 continue
             before = texts.size
-            row = _row(name, cells, facts.get(name, {}), novelty.get(name), texts)
+            row = _row(name, cells, facts.get(name, {}), texts)
             size = len(as_script_data(row)) + texts.size - before
             if used + size > most_bytes:
                 full = True
@@ -130,7 +128,7 @@ def browser(
         "texts": texts.texts,
     }
     n = len({example for cell in cells for example in _names(cell)})
-    return Browser(data, n, len(rows), per_list, rank, texts.cut, tuple(_without(cells, facts)))
+    return Browser(data, n, len(rows), per_list, rank, texts.cut, tuple(_without(cells, facts, rows)))
 
 
 def _names(cell: CellAnswers) -> list[str]:
@@ -166,7 +164,6 @@ def _row(
     name: str,
     cells: Sequence[CellAnswers],
     facts: Mapping[str, Any],
-    novelty: Mapping[str, Any] | None,
     texts: _Texts,
 ) -> dict[str, Any]:
     """All that a page tells of an example; texts are places in the list of texts."""
@@ -174,11 +171,20 @@ def _row(
     molecules = [_molecule(molecule) for molecule in facts.get("molecules", ()) if isinstance(molecule, Mapping)]
     if not molecules and question is not None:
         molecules = [{"smiles": smiles[:_LONGEST_SMILES]} for smiles in question.molecules]
-    row: dict[str, Any] = {"molecules": molecules, "answers": [_answer(name, cell, texts) for cell in cells]}
+    answers = [_answer(name, cell, texts) for cell in cells]
+    row: dict[str, Any] = {"molecules": molecules, "answers": answers}
     if question is not None:
         row["reference"] = texts.place(question.reference)
-    if novelty is not None:
-        row["novelty"] = {key: novelty.get(key) for key in ("molecule_seen", "scaffold_seen", "nearest")}
+    # Cells may have been trained on different data. Most are not, so that each distinct one is told once.
+    told: list[dict[str, Any]] = []
+    for cell, answer in zip(cells, answers, strict=True):
+        if answer is not None and name in cell.novelty:
+            known = {key: cell.novelty[name].get(key) for key in ("molecule_seen", "scaffold_seen", "nearest")}
+            if known not in told:
+                told.append(known)
+            answer["novelty"] = told.index(known)
+    if told:
+        row["novelty"] = told
     return row
 
 
@@ -233,16 +239,32 @@ class _Texts:
         return self._places[text]
 
 
-def _without(cells: Sequence[CellAnswers], facts: Mapping[str, Any]) -> list[str]:
+def _without(
+    cells: Sequence[CellAnswers], facts: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
     missing = []
+    packed = any(cell.is_packed for cell in cells)
     silent = [cell.cell for cell in cells if not cell.own]
     if silent:
         which = "no run" if len(silent) == len(cells) else f"none of {', '.join(silent)}"
         missing.append(
             f"Answers are stored with {which}: packed runs keep scores, and answers only where that was asked for."
         )
-    if not facts:
+    again = "`molgraft tables STUDY --pack FOLDER` where the runs are"
+    if not facts and packed:
+        missing.append(
+            f"There are no depictions: facts of these examples were not packed. {again} packs them; for runs of older "
+            "versions `molgraft score RUN` has to write them before."
+        )
+    elif not facts:
         missing.append(
             "There are no depictions: facts of these examples were not written; `molgraft score RUN` writes them."
         )
+    elif packed:
+        undrawn = sum(not any("svg" in molecule for molecule in row["molecules"]) for row in rows.values())
+        if undrawn:
+            missing.append(
+                f"{undrawn:,} of these {len(rows):,} examples have no depiction, since not all are packed; {again}, "
+                "with `--molecules all`, packs every one."
+            )
     return missing

@@ -16,7 +16,6 @@ from results.runs import ResultsError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from results.plots import PartRow
     from results.plots.parts import By
 
 _MOST_CURVES = 16
@@ -24,9 +23,6 @@ _MOST_CURVES = 16
 
 _FEWEST_BLOCKS, _FEWEST_RANKED = 3, 3
 """Ways of asking over which ranks are averaged, and cells that have ranks; fewer say nothing."""
-
-_FEWEST_OF_PART = 5
-"""Examples of a part that is shown; fewer say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +33,7 @@ class Material:
         cells: their answers, by name.
         answers: the same example by example.
         compared: their differences from `against`.
-        against: the cell that all are compared with.
+        against: the cell that all are compared with, as it is called.
         metric: that decides.
         smaller_is_better: whether a small value is good.
         reliance: gains of the cells.
@@ -71,7 +67,12 @@ def of_results(material: Material) -> tuple[Plot, ...]:
             (f"{metric} by functional group", lambda: _parts(material, "functional group")),
             (f"{metric} by novelty of the scaffold", lambda: _parts(material, "scaffold")),
             (f"{metric} by similarity to training", lambda: _parts(material, "similarity to training molecules")),
-            ("Length of answers by size", lambda: _lengths(material)),
+            ("Length of answers by size", lambda: _parts(material, "heavy atoms", "words")),
+            ("Length of answers by functional group", lambda: _parts(material, "functional group", "words")),
+            ("Length of answers by novelty of the scaffold", lambda: _parts(material, "scaffold", "words")),
+            ("Invalid answers by size", lambda: _parts(material, "heavy atoms", "invalid")),
+            ("Invalid answers by functional group", lambda: _parts(material, "functional group", "invalid")),
+            ("Invalid answers by novelty of the scaffold", lambda: _parts(material, "scaffold", "invalid")),
         ]
     )
 
@@ -135,7 +136,7 @@ def _against_cost(material: Material, cost: Cost) -> Figure | None:
 
 def _learning(material: Material) -> Figure | None:
     from results.plots import learning_curves
-    from results.plots.rows import loss_rows
+    from results.plots.rows import loss_rows, stage_order
 
     shown = list(material.cells.values())[:_MOST_CURVES]
     runs = {answer.run.folder: answer.run for group in shown for answer in group.answers}
@@ -144,8 +145,8 @@ def _learning(material: Material) -> Figure | None:
         labels.setdefault(group.alias, []).append(name)
     # A run that was asked in several ways has several rows in the table and one curve, which keeps its alias.
     called = {alias: names[0] for alias, names in labels.items() if len(names) == 1}
-    rows = loss_rows(list(runs.values()))
-    return learning_curves([replace(row, name=called.get(row.name, row.name)) for row in rows])
+    rows = [replace(row, name=called.get(row.name, row.name)) for row in loss_rows(list(runs.values()))]
+    return learning_curves(rows, stages=stage_order(list(runs.values())))
 
 
 def _gates(material: Material) -> Figure | None:
@@ -165,40 +166,12 @@ def _confusion(material: Material) -> Figure | None:
     return confusion(answer_rows(material.cells))
 
 
-def _parts(material: Material, by: By) -> Figure | None:
-    from results.plots import breakdown
-    from results.plots.parts import part_rows
-
-    rows = _telling(part_rows(material.cells, material.metric, by))
-    ordered = by in ("heavy atoms", "similarity to training molecules")
-    return (
-        breakdown(rows, quantity=material.metric, by=by, ordered=ordered, lower_is_better=material.smaller_is_better)
-        if rows
-        else None
-    )
-
-
-def _lengths(material: Material) -> Figure | None:
-    from results.plots import PartRow, breakdown
-    from results.plots.parts import part_rows, parts_of
+def _parts(material: Material, by: By, quantity: str = "") -> Figure | None:
+    from results.plots.parts import breakdown_plot, reference_lengths
 
     first = next(iter(material.cells.values()))
-    if first.first.entry.get("answer") != "caption":  # lengths of labels, numbers and SMILES say nothing
-        return None
-    asked = next((cell.questions for cell in material.answers if cell.questions), {})
-    references = []
-    for part, names in parts_of(first, "heavy atoms").items():
-        counts = [len(asked[name].reference.split()) for name in names if name in asked]
-        if counts:
-            references.append(PartRow("reference", part, sum(counts) / len(counts), n=len(counts)))
-    rows = _telling([*references, *part_rows(material.cells, "words", "heavy atoms")])
-    return breakdown(rows, quantity="words of the answer", by="heavy atoms") if rows else None
-
-
-def _telling(rows: Sequence[PartRow]) -> list[PartRow]:
-    """The rows of parts with enough examples; none where fewer than two parts are left to compare."""
-    kept = [row for row in rows if row.n >= _FEWEST_OF_PART]
-    return kept if len({row.part for row in kept}) > 1 else []
+    references = reference_lengths(first, by) if quantity == "words" else ()
+    return breakdown_plot(material.cells, quantity or material.metric, by, rows=references)
 
 
 def _gains(material: Material) -> Figure | None:

@@ -10,17 +10,15 @@ from typing import Any
 from results.metrics import direction_of
 from results.packed import StudyOnFile, read_study
 from results.report import figures, recipe
+from results.report.again import commands_of, places_of
+from results.report.chosen import requests_of
 from results.report.content import Part, Report, Unfinished
 from results.report.parts import build_part
 from results.report.provenance import origins
 from results.runs import PACKED_RUN, PACKED_STUDY, NothingScoredError, ResultsError, Run, read_runs
-from results.tables.request import TableRequest
-from results.tables.studies import default_requests
 
 Tracked = Callable[[Sequence[Any], str], Iterable[Any]]
 """Shows how far a loop over some items is; told what it is about."""
-
-_SPLITS = {"test": 0, "validation": 1, "train": 2}
 
 
 def read_source(source: str | Path, runs: Path = Path("runs")) -> StudyOnFile:
@@ -79,6 +77,7 @@ def build_report(
             lacking.append(Unfinished(title, None, "no scores yet", str(error)))
     if metric is not None and requests and all(part.metric != metric for part in parts):
         raise ResultsError(f"--metric {metric}: no table has it; there are {', '.join(dict.fromkeys(_metrics(study)))}")
+    unfinished = (*lacking, *_unfinished(study))
     configs = _configs(study)
     done = [run for run in study.runs if run.state == "done"]
     scores = [score for run in done for entry in run.summary["evaluations"] for score in entry.get("scores", ())]
@@ -90,31 +89,23 @@ def build_report(
         parts=tuple(parts),
         cells=study.cells,
         runs=(len(study.runs) + len(study.missing), len(done)),
-        unfinished=(*lacking, *_unfinished(study)),
+        unfinished=unfinished,
         differences=tuple(recipe.differences(configs)),
         common=recipe.as_yaml(recipe.settings_in_common(configs)) if configs else "",
         configs={cell: recipe.as_yaml(config) for cell, config in configs.items()},
         prompts=tuple(_prompts(study.runs)),
         origins=tuple(origins(study.runs, scores)),
         identities=tuple(_identities(study)),
-        commands=tuple(_commands(study)),
+        commands=tuple(commands_of(study)),
+        places=places_of(study, _told(study, parts, unfinished)),
         about=_about(study.about),
         ranks=ranks,
     )
 
 
-def requests_of(study: StudyOnFile) -> list[TableRequest]:
-    """The tables that a study wants; where it wants none, one for each way of asking, answers on test first."""
-    if study.requests:
-        return list(study.requests)
-    found = sorted(default_requests(study.runs), key=lambda request: _SPLITS.get(request.split, len(_SPLITS)))
-    # One protocol gives the answer; where nobody has chosen, it is the one that counts every fault.
-    return [replace(r, protocols=tuple(sorted(r.protocols, key=lambda name: name != "strict"))) for r in found]
-
-
 def _larger_is_better(part: Part) -> dict[str, float]:
     sign = -1 if direction_of(part.metric) == "smaller" else 1
-    return {standing.cell: sign * standing.value for standing in part.standings}
+    return {standing.cell: sign * standing.value for standing in part.standings if not standing.counted}
 
 
 def _metrics(study: StudyOnFile) -> Iterator[str]:
@@ -122,6 +113,16 @@ def _metrics(study: StudyOnFile) -> Iterator[str]:
         for entry in run.summary.get("evaluations", ()):
             for score in entry.get("scores", ()):
                 yield from score["metrics"]
+
+
+def _told(study: StudyOnFile, parts: Sequence[Part], unfinished: Sequence[Unfinished]) -> Iterator[str]:
+    """Sentences in which a path may stand: what the study asks, messages of failures, reasons, titles."""
+    yield study.question
+    yield from (run.message for run in unfinished)
+    for part in parts:
+        yield part.title
+        yield from (row.reason for row in part.reliance)
+        yield from (reason for row in part.invalid for reason, _ in row.reasons)
 
 
 def _configs(study: StudyOnFile) -> dict[str, Mapping[str, Any]]:
@@ -163,25 +164,6 @@ def _identities(study: StudyOnFile) -> Iterator[tuple[str, ...]]:
         )
     for cell, seed in study.missing:
         yield cell, str(seed), recipe.ABSENT, "not begun"
-
-
-def _commands(study: StudyOnFile) -> Iterator[str]:
-    sessions = [session for run in study.runs for session in run.manifest.get("sessions", ())]
-    commits = dict.fromkeys((session.get("git") or {}).get("commit") for session in sessions)
-    known = [commit for commit in commits if commit]
-    if len(known) == 1:
-        yield f"git checkout {known[0]}"
-    elif known:
-        yield f"git checkout {known[0]}   # or {' or '.join(known[1:])}: runs were made with several"
-    yield "pip install -c constraints.txt -e ."
-    is_study = bool(study.about or study.question)
-    if is_study:
-        chosen = "".join(f" --{key} {study.about[key]}" for key in ("scale", "fidelity") if study.about.get(key))
-        yield f"molgraft study {study.name}{chosen}   # its name, or the file that describes it"
-        yield f"molgraft report {study.name}"
-    else:
-        yield "molgraft run CONFIG.yaml --seed SEED   # with a configuration from above, for each of its seeds"
-        yield "molgraft report runs"
 
 
 def _about(about: Mapping[str, Any]) -> dict[str, str]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from results.facts import example_facts, example_novelty
+from results.facts import example_facts
 from results.metrics import direction_of
 from results.packed import StudyOnFile
 from results.report import figures
 from results.report.answers import CellAnswers, read_answers, reasons_of
-from results.report.comparisons import compare_all
+from results.report.chosen import deciding, ordering
+from results.report.comparisons import compared_with_best, compared_with_reference
 from results.report.content import Invalid, Part
 from results.report.examples import MOST_BYTES, PER_LIST, browser
 from results.report.reliance import reliance_of
 from results.report.sentences import Standing, caveats
-from results.report.tabulated import Tabulated, tabulate
-from results.runs import ResultsError
+from results.report.tabulated import tabulate
 from results.tables.gather import Group
 from results.tables.request import TableRequest
 from results.tables.significance import PerExample, value_of_group
@@ -47,23 +47,28 @@ def build_part(
     """
     found = tabulate(study, request)
     cells = [Cell(name, group) for name, group in zip(found.names, found.groups, strict=True)]
-    decides = _deciding(found, request, metric, study)
+    decides = deciding(found, request, metric, study)
     smaller = direction_of(decides) == "smaller"
     scores = PerExample()
     standings = tuple(_standings(cells, decides, scores, smaller))
-    reference = next((cell for cell in cells if cell.group.alias == request.reference), None)
-    against = reference.name if reference else standings[0].cell if standings else None
-    compared = compare_all(
-        cells_by_name(cells),
-        against,
-        decides,
-        scores,
-        of_table=found.versus(decides) if reference else None,
-        tests_of_table=found.differences_tested,
-    )
+    reference = _reference(cells, request)
+    if reference is not None and request.reference is not None:
+        compared = compared_with_reference(
+            cells_by_name(cells),
+            request.reference,
+            reference,
+            decides,
+            scores,
+            found.versus(decides),
+            found.table.differences_tested,
+        )
+        against: str | None = reference
+    else:
+        against = next((standing.cell for standing in standings if not standing.counted), None)
+        compared = compared_with_best(cells_by_name(cells), against, decides, scores)
     answers = [read_answers(cell.name, cell.group.answers) for cell in cells]
     asked = [answer for cell in cells for answer in cell.group.answers]
-    facts = example_facts(asked)
+    by = ordering(answers, decides)
     reliance = reliance_of(cells_by_name(cells))
     drawn = figures.Material(cells_by_name(cells), answers, compared, against, decides, smaller, reliance)
     first = cells[0].group.first.entry
@@ -74,7 +79,7 @@ def build_part(
     told = caveats(
         standings,
         compared,
-        reference=reference.name if reference else None,
+        reference=reference,
         split=request.split,
         limited=limited,
         missing=left,
@@ -85,17 +90,16 @@ def build_part(
         metric=decides,
         standings=standings,
         compared=compared,
-        reference=reference.name if reference else None,
+        reference=reference,
         caveats=tuple(told),
         plots=figures.of_results(drawn),
         reliance=reliance,
         reliance_plots=figures.of_reliance(drawn),
         examples=browser(
             answers,
-            _ordering(answers, decides),
-            facts,
-            example_novelty(asked),
-            smaller_is_better=direction_of(_ordering(answers, decides)) == "smaller",
+            by,
+            example_facts(asked),
+            smaller_is_better=direction_of(by) == "smaller",
             per_list=PER_LIST if per_list is None else per_list,
             most_bytes=int(MOST_BYTES * share),
         ),
@@ -108,30 +112,24 @@ def cells_by_name(cells: Sequence[Cell]) -> dict[str, Group]:
     return {cell.name: cell.group for cell in cells}
 
 
-def _deciding(found: Tabulated, request: TableRequest, metric: str | None, study: StudyOnFile) -> str:
-    """The metric that decides: the one asked for, the one that the study selects by, or the table's first."""
-    known = list(found.metrics)
-    if not known:
-        raise ResultsError(f"{study.name}: no metric of {found.title} has a value")
-    select = study.about.get("select")
-    by = str(select.get("metric", "")).rpartition("/")[2] if isinstance(select, Mapping) else ""
-    wanted = [metric, *request.metrics[:1], by, *known]
-    return next(name for name in wanted if name in known)
-
-
 def _standings(cells: Sequence[Cell], metric: str, scores: PerExample, smaller: bool) -> list[Standing]:
     found = []
     for cell in cells:
         value = value_of_group(cell.group, metric, scores)
         if value is not None:
-            found.append(Standing(cell.name, value.mean, value.ci95, cell.group.first.n, value.n))
-    return sorted(found, key=lambda standing: standing.value if smaller else -standing.value)
+            found.append(
+                Standing(cell.name, value.mean, value.ci95, cell.group.first.n, value.n, value.counted, value.lacking)
+            )
+    # One that is undefined in some seeds is over the luckier ones, and never the best.
+    return sorted(found, key=lambda standing: (bool(standing.counted), standing.value if smaller else -standing.value))
 
 
-def _ordering(answers: Sequence[CellAnswers], metric: str) -> str:
-    """The metric by which examples are good or bad: the deciding one, if single examples have it."""
-    known = dict.fromkeys(name for cell in answers for name in cell.scores)
-    return metric if metric in known or not known else next(iter(known))
+def _reference(cells: Sequence[Cell], request: TableRequest) -> str | None:
+    """What the cell of reference is called; where it was asked in several ways, without what tells its rows apart."""
+    named = [cell.name for cell in cells if cell.group.alias == request.reference]
+    if len(named) < 2 or request.reference is None:
+        return named[0] if named else None
+    return request.label_of(request.reference)
 
 
 def _invalid(cell: Cell, known: CellAnswers) -> Invalid:

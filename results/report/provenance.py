@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from results.runs import Run
+from results.settings import machine_of
 
 _LETTERS = 12  # of a hash that is shown; the whole one stands in the manifest
 
@@ -127,20 +128,7 @@ def _cut(value: str) -> str:
 
 
 def _machines(sessions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for session in sessions:
-        accelerator = session.get("accelerator")
-        parts = [
-            str(session.get("processor") or "unknown processor"),
-            f"{session.get('cores', '?')} cores, {session.get('threads', '?')} threads used",
-            _accelerator(accelerator) if accelerator else "no accelerator",
-        ]
-        yield "; ".join(parts)
-
-
-def _accelerator(described: Any) -> str:
-    if isinstance(described, Mapping):
-        return ", ".join(f"{value}" for value in described.values() if value is not None)
-    return str(described)
+    return filter(None, map(machine_of, sessions))
 
 
 def _pythons(sessions: Sequence[Mapping[str, Any]]) -> Iterator[str]:

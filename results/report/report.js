@@ -73,13 +73,14 @@ function said(title, own, other, wasCut, extra) {
     wasCut ? make("p", { class: "dim small" }, "ended at the most tokens that were allowed") : null);
 }
 
-function facts(example) {
-  const known = example.novelty;
-  if (!known) return [];
+function facts(example, answer) {
+  if (answer.novelty == null) return [];
+  const known = example.novelty[answer.novelty];
   const found = [];
   if (known.molecule_seen === true) found.push("molecule was in the training data");
   if (known.scaffold_seen != null) found.push(known.scaffold_seen ? "scaffold was in the training data" : "new scaffold");
   if (known.nearest != null) found.push("nearest training molecule: Tanimoto " + known.nearest.toFixed(2));
+  if (found.length && example.novelty.length > 1) found.push("for this cell; others were trained on other data");
   return found;
 }
 
@@ -112,7 +113,7 @@ function others(example) {
 function card(name) {
   const example = part().examples[name];
   const answer = example.answers[state.cell] || {};
-  const own = text(answer.own), swapped = text(answer.swapped), prompt = text(answer.prompt), known = facts(example);
+  const own = text(answer.own), swapped = text(answer.swapped), prompt = text(answer.prompt), known = facts(example, answer);
   const answers = make("div", { class: "answers" },
     said(swapped == null ? "Answer" : "Answer with its own graph", own, swapped, answer["own-cut"], "with"),
     swapped == null ? null : said("Answer with another molecule's graph", swapped, own, answer["swapped-cut"], ""));

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from results.formats import counted, p_value, plain, probability, signed
 from results.metrics import HIDDEN
 from results.page import Markup, fill, join
 from results.report import sentences
 from results.report.content import Part, Reliance, Report
 from results.report.markup import NOTHING, folded, items, plots, section, table
 from results.report.provenance import Origin
-from results.report.sentences import Compared, counted, plain, signed
+from results.report.sentences import Compared
 
 _MOST_NAMED = 5
 """Cells that a sentence names; the table below has all."""
@@ -58,7 +59,8 @@ def comparisons(part: Part) -> Iterator[Markup]:
     header = ("cell", "difference", "95% interval", "p", "found with 80% power", "examples", "seeds", "says")
     reasons = {item.reason for item in part.compared}
     common = reasons.pop() if len(reasons) == 1 else ""  # said once, below
-    yield table(header, [_comparison_row(item, common) for item in part.compared], numeric=range(1, 7))
+    several = len({item.other for item in part.compared}) > 1  # the cell of reference was asked in several ways
+    yield table(header, [_comparison_row(item, common, several=several) for item in part.compared], numeric=range(1, 7))
     yield fill("<p class='small dim'>{}</p>", " ".join(_how_compared(part.compared, common)))
     words = join(fill("<li>{}</li>", sentences.comparison(item)) for item in part.compared)
     yield fill("<details><summary>The same in words</summary><ul class='words'>{}</ul></details>", words)
@@ -233,13 +235,14 @@ def again(report: Report) -> Markup:
             Markup(
                 "<p class='small dim'>What is done already is found by its identity and not done again. Floating-point "
                 "results can differ in their last digits between machines and versions; the versions above are those "
-                "that were used.</p>"
+                "that were used. Of absolute paths only the last part is shown: they are of the machine that was used."
+                "</p>"
             ),
         ],
     )
 
 
-def _comparison_row(item: Compared, common: str) -> tuple[object, ...]:
+def _comparison_row(item: Compared, common: str, *, several: bool) -> tuple[object, ...]:
     says, mark = "no difference shown", "dim"
     if item.p is None:
         says = "no test"
@@ -247,13 +250,13 @@ def _comparison_row(item: Compared, common: str) -> tuple[object, ...]:
         says, mark = ("better", "good") if item.is_better else ("worse", "bad")
     ends = NOTHING if item.ci95 is None else f"{signed(item.ci95[0])} to {signed(item.ci95[1])}"
     return (
-        item.cell,
+        f"{item.cell} (from {item.other})" if several else item.cell,
         NOTHING if item.difference is None else signed(item.difference),
         ends,
         _p(item.p),
         NOTHING if item.detectable is None else plain(item.detectable),
         f"{item.n:,}",
-        " and ".join(map(str, dict.fromkeys(item.seeds))),
+        " and ".join(map(str, dict.fromkeys(seeds for seeds in item.seeds if seeds))),
         fill('<span class="{}">{}</span>{}', mark, says, f": {item.reason}" if item.reason != common else ""),
     )
 
@@ -299,8 +302,9 @@ def _is_shown(row: Reliance) -> bool:
 
 def _gain(row: Reliance) -> str:
     control = f"; a control: {row.control}" if row.control else ""
-    p = f", {sentences.probability(row.p)}" if row.p is not None else ""
-    return f"{sentences.quoted(row.cell)} ({signed(row.value or 0.0)}{p}, {counted(row.n, 'example')}{control})"
+    p = f", {probability(row.p)}" if row.p is not None else ""
+    size = ", ".join(filter(None, (counted(row.n, "example"), row.counted)))
+    return f"{sentences.quoted(row.cell)} ({signed(row.value or 0.0)}{p}, {size}{control})"
 
 
 def _reasons(rows: Sequence[Reliance]) -> str:
@@ -312,12 +316,13 @@ def _reliance_row(row: Reliance, names: Sequence[str]) -> tuple[object, ...]:
     ends = NOTHING if row.ci95 is None else f"{signed(row.ci95[0])} to {signed(row.ci95[1])}"
     changes = row.changes or {}
     told = (signed(changes[name]) if name in changes else NOTHING for name in names)
-    name = f"{row.cell} (control: {row.control})" if row.control else row.cell
+    about = "; ".join(filter(None, (row.control and f"control: {row.control}", row.counted)))
+    name = f"{row.cell} ({about})" if about else row.cell
     return (name, signed(row.value or 0.0), ends, _p(row.p), f"{row.n:,}", f"{row.left_out:,}", *told)
 
 
 def _p(value: float | None) -> str:
-    return NOTHING if value is None else sentences.probability(value).removeprefix("p = ").removeprefix("p ")
+    return NOTHING if value is None else p_value(value)
 
 
 def _spelled_out(report: Report) -> Iterator[Markup]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from results.formats import counted, interval, plain, probability, signed
 
 LEVEL = 0.05
 """Two-sided, after Holm's correction."""
@@ -66,13 +67,25 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A cell's value of the metric that decides: its mean over seeds, with the interval over examples where known."""
+    """A cell's value of the metric that decides.
+
+    Args:
+        cell: its name.
+        value: mean over seeds.
+        ci95: its interval over examples, where it is known.
+        n: examples.
+        seeds: over which the mean is.
+        counted: `2 of 3 seeds` where the metric is undefined in some; such a cell is never the best, and not tested.
+        lacking: in which, and why.
+    """
 
     cell: str
     value: float
     ci95: tuple[float, float] | None
     n: int
     seeds: int
+    counted: str = ""
+    lacking: str = ""
 
 
 def answer(standings: Sequence[Standing], compared: Sequence[Compared], *, reference: str | None, metric: str) -> str:
@@ -91,6 +104,8 @@ def answer(standings: Sequence[Standing], compared: Sequence[Compared], *, refer
         return (
             f"There is nothing to compare: only {quoted(best.cell)} has a score, {metric} {level(best)}, {_size(best)}."
         )
+    if best.counted:
+        return f"Nothing can be said: no cell has {metric} in all of its seeds."
     if _is_tie(compared):
         both = "Both cells have" if len(standings) == 2 else f"All {len(standings)} cells have"
         return f"{both} the same {metric}, {level(best)} ({_size(best)}): by it nothing tells them apart."
@@ -125,7 +140,7 @@ def evidence(item: Compared) -> str:
     """Difference, interval, p, examples and seeds."""
     parts = [] if item.difference is None else [signed(item.difference)]
     if item.ci95 is not None:
-        parts.append(f"95% interval {signed(item.ci95[0])} to {signed(item.ci95[1])}")
+        parts.append(interval(item.ci95, sign=True))
     if item.p is not None:
         parts.append(_corrected(item))
     parts.append(f"{counted(item.n, 'example')}")
@@ -151,6 +166,13 @@ def caveats(
         missing: runs that have no score.
     """
     found = []
+    partial = [standing for standing in standings if standing.counted]
+    if partial:
+        named = listed([f"{quoted(standing.cell)} ({standing.counted}; {standing.lacking})" for standing in partial])
+        found.append(
+            f"Without a value in some of their seeds: {named}. What is shown of such a cell is the mean of the others; "
+            "it is not ranked and in no test."
+        )
     asked = max((standing.n for standing in standings), default=0)
     used = sorted({item.n for item in compared if item.n < asked})
     if used:
@@ -186,40 +208,11 @@ def quoted(name: str) -> str:
     return f"“{name}”"
 
 
-def signed(value: float) -> str:
-    """A difference, with its sign."""
-    return plain(value, sign=True)
-
-
-def plain(value: float, *, sign: bool = False) -> str:
-    """A value with three decimals; a small one with two digits that say something, a large one with three."""
-    size = abs(value)
-    if size == 0 or 0.00995 <= size < 100:
-        text = f"{size:.3f}"
-    elif size >= 100:
-        text = f"{size:,.0f}"
-    elif size < 1e-7:
-        text = f"{size:.1e}"
-    else:
-        text = f"{size:.{1 - math.floor(math.log10(size))}f}"
-    return ("\N{MINUS SIGN}" if value < 0 else "+" if sign and value > 0 else "") + text
-
-
-def probability(p: float) -> str:
-    """A p-value as it is printed."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
-
-
-def counted(n: int, what: str) -> str:
-    """A number of things."""
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
-
-
 def level(standing: Standing) -> str:
     """A value with its interval over examples."""
     if standing.ci95 is None:
         return plain(standing.value)
-    return f"{plain(standing.value)}, 95% interval {plain(standing.ci95[0])} to {plain(standing.ci95[1])}"
+    return f"{plain(standing.value)}, {interval(standing.ci95)}"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -266,8 +259,9 @@ def _against_best(best: Standing, testable: Sequence[Compared], n: int, metric: 
         )
     if not level_with:
         closest = min(beaten, key=_size_of)
+        others = f"all {n} others" if len(testable) == n else f"the {len(testable)} others that could be tested"
         return (
-            f"{head} and is better than all {n} others; the closest is {quoted(closest.cell)} ({evidence(closest)})."
+            f"{head} and is better than {others}; the closest is {quoted(closest.cell)} ({evidence(closest)})."
             f"{_untested(n, testable)}"
         )
     closest_names = [quoted(item.cell) for item in level_with]
@@ -287,7 +281,7 @@ def _named(items: Sequence[Compared]) -> str:
 
 def _corrected(item: Compared) -> str:
     """p with what it was corrected for."""
-    return f"{probability(item.p or 0.0)}{_by([item])}"
+    return f"{probability(item.p)}{_by([item])}"
 
 
 def _in_brackets(items: Sequence[Compared]) -> str:
@@ -336,7 +330,7 @@ def _size_of(item: Compared) -> float:
 
 
 def _size(standing: Standing) -> str:
-    return f"{counted(standing.n, 'example')}, {counted(standing.seeds, 'seed')}"
+    return f"{counted(standing.n, 'example')}, {standing.counted or counted(standing.seeds, 'seed')}"
 
 
 def _seeds(seeds: tuple[int, int]) -> str:

@@ -50,20 +50,21 @@ class Tabulated:
                 found[row.name] = value.versus
         return found
 
-    @property
-    def differences_tested(self) -> int:
-        """How many differences from the cell of reference the table has a test of."""
-        values = (value for part in self.table.parts for row in part.rows for value in row.metrics.values())
-        return sum(value is not None and value.versus is not None and value.versus.p is not None for value in values)
 
-
-def tabulate(study: StudyOnFile, request: TableRequest) -> Tabulated:
+def tabulate(study: StudyOnFile, request: TableRequest, *, tests: bool = True) -> Tabulated:
     """The table that a study wants.
+
+    Args:
+        study: with its runs.
+        request: the table.
+        tests: whether rows are tested against each other, which reads the scores of all examples.
 
     Raises:
         ResultsError: no run has such scores.
     """
-    table = requested_table(study.runs, request, order=study.cells, missing=study.missing, about=study.about)
+    table = requested_table(
+        study.runs, request, order=study.cells, missing=study.missing, about=study.about, tests=tests
+    )
     gathered = gather(study.runs, request.protocols[0], request.split, request.task, request.data)
     groups = next(iter(gathered.groups.values()))
     place = {alias: number for number, alias in enumerate(request.cells or study.cells)}

@@ -5,21 +5,24 @@ Each function says what it assumes; `docs/statistics.md` says in plain words whi
 
 from results.statistics.counts import McNemar, Wins, mcnemar, wins
 from results.statistics.formulas import FORMULAS, Basis, value_of
-from results.statistics.paired import PairedResult, aligned, over_examples, paired
+from results.statistics.paired import PairedResult, aligned, mean_over_examples, over_examples, paired
 from results.statistics.permutation import permutation_test
 from results.statistics.power import achieved_power, detectable_difference, examples_needed
 from results.statistics.ranks import Friedman, cliques, critical_difference, friedman, holm
 from results.statistics.resampling import RESAMPLES, SEED
 from results.statistics.spread import (
+    FEWEST_EXAMPLES,
+    FEWEST_SEEDS,
     Interval,
     Spread,
     averaged_per_example,
-    mean_over_examples,
     over_seeds,
     seed_interval,
 )
 
 __all__ = [
+    "FEWEST_EXAMPLES",
+    "FEWEST_SEEDS",
     "FORMULAS",
     "RESAMPLES",
     "SEED",

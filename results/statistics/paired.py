@@ -13,7 +13,7 @@ import numpy.typing as npt
 from results.runs import ResultsError
 from results.statistics.formulas import Basis, Weighted, formula_of, group_codes, value_of
 from results.statistics.permutation import permutation_test
-from results.statistics.power import detectable_difference, detectable_errors
+from results.statistics.power import LEVEL, POWER, detectable_difference, detectable_errors
 from results.statistics.resampling import RESAMPLES, SEED, FloatArray, bootstrap_counts
 from results.statistics.spread import Interval
 
@@ -36,6 +36,7 @@ class PairedResult:
             seeds too where `test` is over them); None where they are 0.
         test: how `p` was found.
         note: what a reader must know to read the rest; empty where there is nothing.
+        freedom: degrees of freedom of the standard error that `detectable` is made of.
     """
 
     difference: float
@@ -47,6 +48,18 @@ class PairedResult:
     detectable: float | None
     test: str
     note: str = ""
+    freedom: float | None = None
+
+    def detectable_after(self, tests: int) -> float | None:
+        """`detectable` where this is one of so many tests and each gets its part of the level of 5% (Bonferroni).
+
+        Holm's correction lets through what Bonferroni's does and sometimes more, so that its power is at least this.
+        With few degrees of freedom the smaller level takes far more standard errors, which are those of this result.
+        """
+        if self.detectable is None or self.freedom is None or not math.isfinite(self.detectable):
+            return None
+        alone, shared = (detectable_errors(self.freedom, POWER, LEVEL / count) for count in (1, max(1, tests)))
+        return self.detectable * shared / alone
 
 
 def paired(
@@ -97,7 +110,8 @@ def paired(
     if len(a[0]) > 1:
         drawn, error = _bootstrap(a, b, difference, resamples, seed)
         effect, detectable = _sizes(difference, error, n)
-        found = replace(found, ci95=_percentiles(drawn), effect=effect, detectable=detectable)
+        freedom = None if detectable is None else float(n - 1)
+        found = replace(found, ci95=_percentiles(drawn), effect=effect, detectable=detectable, freedom=freedom)
         if two_way and min(seeds) > 1:
             luck = [_luck_on_examples(cell, resamples, seed) for cell in cells]
             found = _two_way(found, error, by_seed, luck)
@@ -124,6 +138,13 @@ def over_examples(bases: Sequence[Basis], *, resamples: int = RESAMPLES, seed: i
         return Interval(mean, None, n)
     values = _resampled(bases, resamples, seed)
     return Interval(mean, _percentiles(values.mean(axis=1)), n)
+
+
+def mean_over_examples(values: Sequence[float]) -> Interval | None:
+    """Mean and percentile bootstrap interval of one value for each example, as `over_examples`; None without values."""
+    if not len(values):
+        return None
+    return over_examples([Basis("mean", np.asarray(values, dtype=np.float64)[:, None])])
 
 
 def aligned(*cells: Sequence[tuple[Sequence[str], Basis]]) -> tuple[tuple[Basis, ...], ...]:
@@ -292,12 +313,14 @@ def _two_way(
     if not variance > 0:  # or unknown
         return found
     freedom = variance**2 / doubt
+    rounded = round(freedom, 1)  # what is detectable is kept by it, and takes a while to find
     error = math.sqrt(variance)
     half = float(t.ppf(0.975, freedom)) * error
     return replace(
         found,
         ci95=(found.difference - half, found.difference + half),
         p=float(2 * t.sf(abs(found.difference) / error, freedom)),
-        detectable=detectable_errors(round(freedom, 1)) * error,  # rounded: it is kept, and takes a while to find
+        detectable=detectable_errors(rounded) * error,
         test=f"t over examples and seeds ({freedom:.1f} degrees of freedom)",
+        freedom=rounded,
     )

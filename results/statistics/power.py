@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+POWER, LEVEL = 0.8, 0.05
+"""What tables and reports mean by a difference that would have been found: in 80% of comparisons, at 5% two-sided."""
 
-def achieved_power(difference: float, sd: float, n: int, alpha: float = 0.05) -> float:
+
+def achieved_power(difference: float, sd: float, n: int, alpha: float = LEVEL) -> float:
     """The probability that a test at level `alpha` finds a true difference.
 
     Args:
@@ -33,7 +36,7 @@ def achieved_power(difference: float, sd: float, n: int, alpha: float = 0.05) ->
     return _power(abs(difference) / sd * math.sqrt(n), n - 1, alpha)
 
 
-def detectable_difference(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float:
+def detectable_difference(sd: float, n: int, power: float = POWER, alpha: float = LEVEL) -> float:
     """The smallest true difference that a test at level `alpha` finds with probability `power`.
 
     Args:
@@ -57,7 +60,7 @@ def detectable_difference(sd: float, n: int, power: float = 0.8, alpha: float = 
 
 
 @lru_cache(maxsize=1024)
-def detectable_errors(freedom: float, power: float = 0.8, alpha: float = 0.05) -> float:
+def detectable_errors(freedom: float, power: float = POWER, alpha: float = LEVEL) -> float:
     """The true difference that is found with probability `power`, in standard errors of the difference.
 
     Args:
@@ -74,7 +77,7 @@ def detectable_errors(freedom: float, power: float = 0.8, alpha: float = 0.05) -
     return float(brentq(lambda shift: _power(shift, freedom, alpha) - power, 0.0, most, xtol=1e-10))
 
 
-def examples_needed(difference: float, sd: float, power: float = 0.8, alpha: float = 0.05) -> int:
+def examples_needed(difference: float, sd: float, power: float = POWER, alpha: float = LEVEL) -> int:
     """How many examples a test at level `alpha` needs to find a true difference with probability `power`.
 
     Raises:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from results.statistics.resampling import RESAMPLES, SEED
-
 FEWEST_SEEDS = 3
 """Below this many seeds nothing is said of their spread: of two values it is hardly better than a guess."""
+
+FEWEST_EXAMPLES = 10
+"""Below this many examples no interval is shown: a bootstrap of so few is far too narrow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +63,6 @@ def seed_interval(values: Sequence[float]) -> Interval | None:
 
     half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
     return Interval(mean, (mean - half, mean + half), len(values))
-
-
-def mean_over_examples(values: Sequence[float]) -> Interval | None:
-    """Mean and percentile bootstrap interval. Assumes that examples are independent draws; None without values."""
-    if not values:
-        return None
-    array = np.asarray(values, dtype=float)
-    if len(array) < 2:
-        return Interval(float(array.mean()), None, len(array))
-    from scipy.stats import bootstrap
-
-    found = bootstrap(
-        (array,),
-        np.mean,
-        method="percentile",
-        n_resamples=RESAMPLES,
-        batch=max(1, 2_000_000 // len(array)),
-        rng=np.random.default_rng(SEED),
-    ).confidence_interval
-    return Interval(float(array.mean()), (float(found.low), float(found.high)), len(array))
 
 
 def averaged_per_example(runs: Sequence[Mapping[str, float]]) -> list[float]:

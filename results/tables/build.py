@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from results.metrics import HIDDEN
-from results.runs import ResultsError, Run, loss_of, reliance_gains
-from results.statistics import Interval, averaged_per_example, mean_over_examples, over_seeds
+from results.reliance import gains_of
+from results.runs import ResultsError, Run, loss_of
+from results.statistics import over_seeds
 from results.tables.beside import Beside, beside_of
 from results.tables.gather import Gathered, Group, gather
 from results.tables.model import Part, Published, Row, Table, Value
 from results.tables.names import names_of
 from results.tables.notes import Noted, notes_of
+from results.tables.reference import published_rows
 from results.tables.request import TableRequest
-from results.tables.significance import FEWEST_EXAMPLES, PerExample, mark_best, value_of_group
+from results.tables.significance import PerExample, mark_best, value_of_group
 
 _NOTHING: Mapping[str, Any] = {}
 
@@ -91,10 +93,13 @@ def requested_table(
         missing = [(cell, seed) for cell, seed in missing if cell in request.cells]
     gathered = list(_gathered(runs, request))
     metrics = _columns([found for found, _ in gathered], request.metrics)
-    beside = beside_of(request, metrics, gathered[0][0])
+    beside = beside_of(request, metrics, [found for found, _ in gathered])
     scores = PerExample(tell)
     rows: list[tuple[tuple[Group, ...], list[dict[str, Value | None]]]] = []
-    for found, _ in gathered:
+    stands = 0  # the part that has the published numbers
+    for number, (found, _) in enumerate(gathered):
+        if beside is not None and number == beside.place:
+            stands = len(rows)
         for groups in found.groups.values():
             ordered = _ordered(groups, order)
             rows.append(
@@ -103,9 +108,9 @@ def requested_table(
     tested = mark_best(rows, metrics, scores, request.reference) if tests else None
     parts: list[Part] = []
     for place, (groups, values) in enumerate(rows):
-        first = place == 0
-        made = _Rows(request, groups, beside if first else None)
-        unfinished = _Unfinished(gathered[0][0].unanswered, missing) if first else _Unfinished({}, ())
+        made = _Rows(request, groups, beside if place == stands else None)
+        told = place in (0, stands)
+        unfinished = _Unfinished(gathered[0][0].unanswered, missing) if told else _Unfinished({}, ())
         parts.append(_part(made.rows(values, metrics, unfinished, order), groups, request))
     noted = Noted(
         request=request,
@@ -223,19 +228,27 @@ class _Rows:
         summaries = [answer.run.summary for answer in group.answers]
         losses = [loss for summary in summaries if (loss := loss_of(summary)) is not None]
         seconds = [float(spent) for summary in summaries if (spent := summary.get("training_seconds")) is not None]
+        gains = gains_of(group.answers)
+        is_beside = published_rows(self.groups)[group.alias] is group
         return Row(
             name=name,
             cell=group.alias,
             seeds=group.seeds,
             metrics=values,
             loss=over_seeds(losses),
-            reliance=_reliance(group),
+            reliance=gains.interval,
             trained=(summaries[0].get("parameters") or {}).get("trained_sum"),
             seconds=over_seeds(seconds),
             invalid=fmean(answer.score.get("n_invalid", 0) for answer in group.answers),
             states=tuple(states),
             external=any(answer.run.external for answer in group.answers),
-            published=self._published(group.alias, values),
+            published=self._published(group.alias, values) if is_beside else {},
+            reliance_counted=gains.counted,
+            lacking={
+                name: group.over(name).why
+                for name, value in values.items()
+                if value is None and any(name in answer.score["metrics"] for answer in group.answers)
+            },
         )
 
     def _published(self, alias: str, values: Mapping[str, Value | None]) -> dict[str, Published]:
@@ -246,6 +259,7 @@ class _Rows:
 
 def _part(rows: Sequence[Row], groups: Sequence[Group], request: TableRequest) -> Part:
     first = groups[0].first
+    reference = next((group.alias for group in groups if group.alias == request.reference), "")
     return Part(
         protocol=first.score["protocol"],
         n=first.n,
@@ -253,7 +267,8 @@ def _part(rows: Sequence[Row], groups: Sequence[Group], request: TableRequest) -
         limited=bool(first.entry["limited"]),
         without=_left_out(first.score.get("without")),
         rows=tuple(rows),
-        reference=next((group.alias for group in groups if group.alias == request.reference), ""),
+        reference=reference,
+        reference_name=request.label_of(reference) if reference else "",
     )
 
 
@@ -262,12 +277,6 @@ def _left_out(without: Mapping[str, Any] | None) -> str:
         return ""
     corpora = ", ".join(str(corpus["data"]) for corpus in without.get("against", ()))
     return f"examples whose molecules are in {corpora} (by {without.get('by')})"
-
-
-def _reliance(group: Group) -> Interval | None:
-    gains = [reliance_gains(answer.run, answer.entry) for answer in group.answers]
-    found = mean_over_examples(averaged_per_example([gain for gain in gains if gain]))
-    return replace(found, ci95=None) if found is not None and found.n < FEWEST_EXAMPLES else found
 
 
 def _state(run: Run) -> str:

@@ -95,6 +95,6 @@ def _cells(row: tuple[Cell, ...]) -> list[Markup]:
 
 def _cell(cell: Cell) -> Markup:
     text = fill("<strong>{}</strong>", cell.text) if cell.bold else escape(cell.text)
-    below = fill("<small>{}</small>", cell.below) if cell.below else Markup("")
+    below = join(fill("<small>{}</small>", text) for text in (cell.below, cell.more) if text)
     sort = fill(' data-value="{}"', f"{cell.sort:.8g}") if cell.sort is not None else Markup("")
     return fill("<td{}>{}{}</td>", sort, text, below)

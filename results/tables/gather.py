@@ -10,9 +10,12 @@ from functools import cached_property
 from typing import Any
 
 from results.runs import NothingScoredError, ResultsError, Run, decontaminated_of, evaluations_of, score_of
+from results.seeds import OverRuns, over_runs
+from results.settings import comparable
 
-_PACKAGES = ("numpy", "nltk", "ci95", "rdkit", "scipy", "scikit-learn", "rapidfuzz", "selfies", "py2opsin")
-"""Of what a score depends on, what may differ between scores that are compared: versions, how intervals are made."""
+_ASKED = ("graph_input", "text_input", "prompt")
+_NO_DECODING = frozenset({"batch_size"})
+"""Of the settings of generation, what no answer depends on."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,15 @@ class Answer:
     @cached_property
     def comparable(self) -> tuple[str, ...]:
         """What answers must share to be compared: protocol, examples, and what the protocol's numbers depend on."""
-        depends = {key: value for key, value in self.score.get("identity", {}).items() if key not in _PACKAGES}
-        return (
-            str(self.score["protocol"]),
-            str(self.entry["examples_id"]),
-            json.dumps(self.score.get("without"), sort_keys=True),
-            json.dumps(depends, sort_keys=True),
-        )
+        return comparable(self.entry, self.score)
+
+    @cached_property
+    def way(self) -> str:
+        """How it was asked, whatever the model: graphs, prompt, texts and decoding; "" where nothing is known of it."""
+        generation = self.entry.get("generation")
+        decoding = {name: value for name, value in (generation or {}).items() if name not in _NO_DECODING}
+        asked = {"generation": decoding, **{name: self.entry.get(name) for name in _ASKED}}
+        return "" if generation is None else json.dumps(asked, sort_keys=True)
 
     @property
     def same(self) -> tuple[str, ...]:
@@ -86,10 +91,18 @@ class Group:
         """Of its runs."""
         return tuple(answer.run.seed for answer in self.answers if answer.run.seed is not None)
 
+    @property
+    def way(self) -> str:
+        """How it was asked, as `Answer.way`."""
+        return self.first.way
+
+    def over(self, metric: str) -> OverRuns:
+        """The metric over all of its runs: in some it may be undefined."""
+        return over_runs(self.answers, metric)
+
     def values(self, metric: str) -> list[float]:
-        """The metric in each run that has it."""
-        found = (answer.score["metrics"].get(metric, {}).get("value") for answer in self.answers)
-        return [float(value) for value in found if value is not None]
+        """The metric in each run that has it; `over` tells whether that is all of them."""
+        return list(self.over(metric).values)
 
 
 @dataclass(frozen=True)

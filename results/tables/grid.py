@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from results.formats import NO_VALUE, bounds, decimals_of, number, probability
 from results.metrics import direction_of
 from results.statistics import Spread
-from results.tables.figures import NO_VALUE, bounds, decimals_of, number, probability
 from results.tables.model import Row, Table, Value
 
 _NO_SHARE = frozenset({"mae", "rmse", "r2", "levenshtein", "name-levenshtein", "claims", "unchecked-rows"})
@@ -24,6 +24,7 @@ class Cell:
     Args:
         text: the figure.
         below: what belongs to it, smaller: an interval, a count.
+        more: what a form with room for it shows too; others leave it to the notes.
         bold: whether it is the best.
         sort: the number that it stands for; None where it stands for none.
     """
@@ -32,6 +33,7 @@ class Cell:
     below: str = ""
     bold: bool = False
     sort: float | None = None
+    more: str = ""
 
     @property
     def line(self) -> str:
@@ -87,7 +89,7 @@ def _columns(table: Table) -> Iterator[Column]:
     yield Column("cell", "cell", "", lambda row: Cell(row.name + (" (external)" if row.external else "")))
     yield Column("seeds", "seeds", "", _seeds)
     # Of differences from the cell of reference, those of the first metric; of others a star says enough.
-    reference = next((row.name for part in table.parts for row in part.rows if row.cell == part.reference), None)
+    reference = next((part.reference_name for part in table.parts if part.reference), None)
     first = next((name for name in table.metrics if any(row.metrics.get(name) is not None for row in rows)), None)
     for name in table.metrics:
         yield from _metric_columns(name, rows, reference if name == first else None)
@@ -139,7 +141,8 @@ def _value(name: str, digits: int, row: Row) -> Cell:
         return Cell(NO_VALUE)
     deviation = f" ± {number(value.sd, digits)}" if value.sd is not None else ""
     star = "*" if value.versus is not None and value.versus.is_significant else ""
-    return Cell(f"{number(value.mean, digits)}{deviation}{star}", bounds(value.ci95, digits), value.best, value.mean)
+    below = f"{bounds(value.ci95, digits)} {f'({value.counted})' if value.counted else ''}".strip()
+    return Cell(f"{number(value.mean, digits)}{deviation}{star}", below, value.best, value.mean)
 
 
 def _published(name: str, digits: int, row: Row) -> Cell:
@@ -159,9 +162,9 @@ def _versus(name: str, digits: int, row: Row) -> Cell:
     found = value.versus if value is not None else None
     if found is None:
         return Cell("")
-    p = probability(found.adjusted)
-    below = f"{bounds(found.ci95, digits, sign=True)} {p}".strip()
-    return Cell(f"{number(found.difference, digits, sign=True)}", below, sort=found.difference)
+    below = f"{bounds(found.ci95, digits, sign=True)} {probability(found.adjusted)}".strip()
+    effect = "" if found.effect is None else f"effect {number(found.effect, 2, sign=True)}"
+    return Cell(number(found.difference, digits, sign=True), below, sort=found.difference, more=effect)
 
 
 def _of(row: Row, name: str) -> Value | None:
@@ -180,7 +183,8 @@ def _reliance(row: Row) -> Cell:
         return Cell(NO_VALUE)
     size = max(abs(found.mean), *(abs(bound) for bound in found.ci95 or (0.0,)))
     digits = 3 if size >= 0.0995 or size == 0 else 4
-    below = f"{bounds(found.ci95, digits, sign=True)} (n {found.n:,})".strip()
+    seeds = f", {row.reliance_counted}" if row.reliance_counted else ""
+    below = f"{bounds(found.ci95, digits, sign=True)} (n {found.n:,}{seeds})".strip()
     return Cell(number(found.mean, digits, sign=True), below, sort=found.mean)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from results.formats import Bounds
 from results.statistics import Interval, Spread
-
-Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +29,24 @@ class Versus:
     """A cell's difference from the cell of reference: its value less the reference's, on the same examples.
 
     Args:
-        difference: of the means over seeds.
+        difference: of the means over seeds; None where one of them is not of all seeds, or there is no reference.
         ci95: over examples.
-        p: of the paired permutation test; None where there is none, and `note` says why.
+        p: of the paired test; None where there is none, and `note` says why.
         adjusted: p after Holm's correction over all such differences of the table.
         note: why there is no test, or what is to be known of it.
+        effect: the difference in standard deviations of a single example's difference (Cohen's d_z); None without test.
+        detectable: the difference that would have been found with 80% power, each test at its part of the level of 5%.
+        n: examples of which both have a value.
     """
 
-    difference: float
+    difference: float | None
     ci95: Bounds | None
     p: float | None
     adjusted: float | None
     note: str = ""
+    effect: float | None = None
+    detectable: float | None = None
+    n: int | None = None
 
     @property
     def is_significant(self) -> bool:
@@ -60,6 +65,8 @@ class Value:
         ci95: over examples, of the mean over these seeds; None where it is not known.
         best: whether it is significantly better than the next best.
         versus: its difference from the cell of reference.
+        counted: `2 of 3 seeds` where it is undefined in some; such a value is never the best, and in no test.
+        lacking: which seeds it is undefined in, and why; empty where it is in none.
     """
 
     mean: float
@@ -68,6 +75,8 @@ class Value:
     ci95: Bounds | None = None
     best: bool = False
     versus: Versus | None = None
+    counted: str = ""
+    lacking: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,8 @@ class Row:
         states: how its unfinished runs stand.
         external: whether these are another system's predictions.
         published: published numbers of this cell, by metric.
+        reliance_counted: `2 of 3 seeds` where reliance was measured in some only.
+        lacking: of metrics without any value, why.
     """
 
     name: str
@@ -101,6 +112,8 @@ class Row:
     states: tuple[str, ...]
     external: bool = False
     published: Mapping[str, Published] = field(default_factory=dict)
+    reliance_counted: str = ""
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +126,8 @@ class Part:
         examples: their identity.
         limited: whether they are a subset of the split.
         without: the training data whose molecules were left out, in words; empty where none were.
-        reference: the cell that the others are compared with; empty where there is none.
-        tests: how many tests of the best against the next Holm's correction is over.
+        reference: the cell that the others are compared with, by its alias; empty where there is none.
+        reference_name: how that cell is called in the table.
     """
 
     protocol: str
@@ -124,6 +137,7 @@ class Part:
     without: str
     rows: tuple[Row, ...]
     reference: str = ""
+    reference_name: str = ""
 
     @property
     def title(self) -> str:
@@ -167,3 +181,9 @@ class Table:
     def rows(self) -> tuple[Row, ...]:
         """All rows of all parts."""
         return tuple(row for part in self.parts for row in part.rows)
+
+    @property
+    def differences_tested(self) -> int:
+        """How many differences from the cell of reference have a test: the family of their Holm correction."""
+        values = (value for row in self.rows for value in row.metrics.values())
+        return sum(value is not None and value.versus is not None and value.versus.p is not None for value in values)

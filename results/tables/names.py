@@ -23,7 +23,7 @@ def names_of(groups: Sequence[Group], label_of: Callable[[str], str] = str) -> l
         groups: the rows of one part.
         label_of: from a cell's alias to how it is called.
     """
-    names = [f"{label_of(group.alias)}{_asked(group)}" for group in groups]
+    names = [f"{label_of(group.alias)}{asked_of(group)}" for group in groups]
     for name in [name for name, count in Counter(names).items() if count > 1]:
         places = [place for place, other in enumerate(names) if other == name]
         for place, piece in zip(places, _apart([groups[place] for place in places]), strict=True):
@@ -31,7 +31,8 @@ def names_of(groups: Sequence[Group], label_of: Callable[[str], str] = str) -> l
     return names
 
 
-def _asked(group: Group) -> str:
+def asked_of(group: Group) -> str:
+    """What is unusual in how a row was asked, to be put behind its name: `, graphs zero at test, 5 beams`."""
     entry = group.first.entry
     control = (entry.get("graph_input") or {}).get("name", "real")
     beams = (entry.get("generation") or {}).get("beams", 1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from results.tables.significance import FEWEST_EXAMPLES
+from results.formats import counted, number
+from results.settings import hardware_of, version_notes
+from results.statistics import FEWEST_EXAMPLES
 
 if TYPE_CHECKING:
     from results.tables.beside import Beside
@@ -51,6 +54,7 @@ def notes_of(noted: Noted) -> Iterator[str]:
     yield from _invalid(noted)
     yield from _weights(noted)
     yield from _seconds(noted)
+    yield from _versions(noted)
     yield from _names(noted)
     yield from _published(noted)
     yield from noted.request.notes
@@ -94,22 +98,34 @@ def _tests(noted: Noted) -> Iterator[str]:
             if bold
             else "Nothing is bold, since no best value is better than the next"
         )
-        yield f"{said} by {_test(tests)} (p < 0.05 after Holm's correction over {_count(tests.family, 'such test')})."
+        yield f"{said} by {_test(tests)} (p < 0.05 after Holm's correction over {counted(tests.family, 'such test')})."
     reference = noted.request.reference
     if tests.versus and reference is not None:
+        named = noted.request.label_of(reference)
         yield (
-            f"Δ: the cell's value less that of {noted.request.label_of(reference)}, with its 95% interval, by "
-            f"{_test(tests)}; p after Holm's correction over all {_count(tests.versus, 'difference')}. A star marks "
-            "every value for which it is below 0.05."
+            f"Δ: the cell's value less that of {named}{_same_way(noted, reference)}, with its 95% interval, by "
+            f"{_test(tests)}; p after Holm's correction over all {counted(tests.versus, 'difference')} (of all "
+            "cells, metrics and parts). A star marks every value for which it is below 0.05."
         )
-    elif reference is not None:
+        if tests.effects is not None:
+            low, high = (number(effect, 2, sign=True) for effect in tests.effects)
+            yield (
+                "Effects (Cohen's d_z: the difference in standard deviations of a single example's difference) are "
+                f"{low if low == high else f'from {low} to {high}'}; the HTML and JSON forms have that of each."
+            )
+    elif reference is not None and not any(part.reference for part in noted.parts):
         yield f"Nothing is compared with {noted.request.label_of(reference)}, which has no such scores."
-    for reason in dict.fromkeys(tests.reasons.values()):
-        named = ", ".join(metric for metric, why in tests.reasons.items() if why == reason)
-        yield f"{named}: {reason.replace('`', '')}."
+    for reason, metrics in tests.reasons.items():
+        yield f"{', '.join(metrics)}: {reason.replace('`', '')}."
     for note in tests.notes:
         if "in one of the cells only" in note:
             yield f"Tests: {note}."
+
+
+def _same_way(noted: Noted, reference: str) -> str:
+    """Where the cell of reference has several rows, which of them is meant."""
+    ways = {group.way for group in noted.groups if group.alias == reference}
+    return ", asked in the same way" if len(ways) > 1 else ""
 
 
 def _test(tests: Tests) -> str:
@@ -134,13 +150,33 @@ def _reliance(noted: Noted) -> Iterator[str]:
 
 
 def _undefined(noted: Noted) -> Iterator[str]:
-    reasons: dict[str, str] = {}
-    for answer in (answer for group in noted.groups for answer in group.answers):
-        for name, estimate in answer.score["metrics"].items():
-            if estimate.get("value") is None:
-                reasons[name] = estimate.get("reason", "undefined")
-    # What follows a colon is where it was looked for: that machine's matter.
-    yield from (f"{name} is n/a: {reason.split(': ')[0].rstrip('.')}." for name, reason in reasons.items())
+    """Which metrics are undefined, in which cells and seeds, and why."""
+    rows = [row for part in noted.parts for row in part.rows]
+    nowhere: dict[str, list[str]] = {}
+    absent: dict[tuple[str, str], list[str]] = {}
+    partial: dict[tuple[str, str, str], list[str]] = {}
+    for name in dict.fromkeys(name for row in rows for name in row.metrics):
+        without = [row for row in rows if name in row.lacking]
+        if without and all(row.metrics.get(name) is None for row in rows):
+            reasons = dict.fromkeys(row.lacking[name] for row in without)
+            nowhere.setdefault("; ".join(reasons), []).append(name)
+            continue
+        for row in without:
+            absent.setdefault((row.name, row.lacking[name]), []).append(name)
+        for row in rows:
+            value = row.metrics.get(name)
+            if value is not None and value.counted:
+                partial.setdefault((row.name, value.counted, value.lacking), []).append(name)
+    yield from (f"{', '.join(names)} {_are(names)} n/a: {why}." for why, names in nowhere.items())
+    yield from (f"{', '.join(names)} of {cell} {_are(names)} n/a: {why}." for (cell, why), names in absent.items())
+    for (cell, seeds, why), names in partial.items():
+        yield (
+            f"{', '.join(names)} of {cell}: a mean over {seeds} only ({why}), never marked as the best and in no test."
+        )
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
 
 
 def _invalid(noted: Noted) -> Iterator[str]:
@@ -162,16 +198,12 @@ def _weights(noted: Noted) -> Iterator[str]:
 
 
 def _seconds(noted: Noted) -> Iterator[str]:
-    hardware = set()
-    for run in (answer.run for group in noted.groups for answer in group.answers):
-        if run.summary.get("training_seconds") is None:
-            continue
-        for session in run.manifest.get("sessions", ())[-1:]:
-            accelerator = session.get("accelerator")
-            name = accelerator.get("name", accelerator) if isinstance(accelerator, Mapping) else accelerator
-            threads = session.get("threads")
-            cores = f"{session.get('processor')}" + (f", {_count(threads, 'thread')}" if threads else "")
-            hardware.add(str(name) if name else cores)
+    hardware = {
+        hardware_of(session)
+        for run in (answer.run for group in noted.groups for answer in group.answers)
+        if run.summary.get("training_seconds") is not None
+        for session in run.manifest.get("sessions", ())[-1:]
+    } - {""}
     if hardware:
         yield f"Seconds of training were measured on {'; '.join(sorted(hardware))}."
 
@@ -188,10 +220,28 @@ def _names(noted: Noted) -> Iterator[str]:
         )
 
 
+def _versions(noted: Noted) -> Iterator[str]:
+    return version_notes(answer.score for group in noted.groups for answer in group.answers)
+
+
+def _ways_of_published(noted: Noted) -> Iterator[str]:
+    """Of cells that were asked in several ways, the row that has the published numbers."""
+    for part in noted.parts:
+        rows = Counter(row.cell for row in part.rows)
+        for row in part.rows:
+            if rows[row.cell] > 1 and row.published:
+                label = noted.request.label_of(row.cell)
+                yield (
+                    f"{label} was asked in {rows[row.cell]} ways; its published numbers stand beside {row.name}, "
+                    "asked as it was trained and configured."
+                )
+
+
 def _published(noted: Noted) -> Iterator[str]:
     if noted.beside is None:
         return
     yield f"Published: {noted.beside.source}. Differences (ours less published) are not tested."
+    yield from _ways_of_published(noted)
     if noted.beside.reasons:
         yield f"Ours and the published numbers are not of the same kind: {'; '.join(noted.beside.reasons)}."
     scale = noted.about.get("scale")
@@ -202,7 +252,3 @@ def _published(noted: Noted) -> Iterator[str]:
         )
     for note in noted.beside.notes:
         yield f"Published table: {note.rstrip('.')}."
-
-
-def _count(number: int, of: str) -> str:
-    return f"{number:,} {of}{'' if number == 1 else 's'}"

@@ -1,20 +1,25 @@
-"""The plots that belong to a table: score against cost, differences, learning curves, reliance, gates."""
+"""The plots that belong to a table: costs, differences, learning curves, reliance, gates, parts of the examples."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING
 
+from results.formats import counted
 from results.metrics import direction_of
 from results.runs import ResultsError, Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from results.tables.gather import Group
+    from results.plots.parts import By
+    from results.plots.rows import Cells, Cost
     from results.tables.model import Table
+
+_PARTS: Mapping[str, By] = {"size": "heavy atoms", "scaffold": "scaffold", "group": "functional group"}
+"""By what a test set is divided, and how its plots' files are called."""
 
 
 def write_plots(table: Table, runs: Sequence[Run], folder: Path) -> Iterator[Path | str]:
@@ -30,16 +35,26 @@ def write_plots(table: Table, runs: Sequence[Run], folder: Path) -> Iterator[Pat
     """
     from results.plots import write
 
-    for name, draw in _plots(table, runs).items():
+    left_out: dict[str, list[str]] = {}
+    for name, draw in plots_of(table, runs).items():
         try:
             yield from write(draw(), folder / f"{table.name}-{name}")
         except ResultsError as error:
-            yield f"no plot {name}: {error}"
+            left_out.setdefault(str(error), []).append(name)
         except OSError as error:
             raise ResultsError(f"{folder}: cannot be written: {error}") from None
+    yield from (f"no plot {', '.join(names)}: {why}" for why, names in left_out.items())
 
 
-def _plots(table: Table, runs: Sequence[Run]) -> Mapping[str, Callable[[], Figure]]:
+def plots_of(table: Table, runs: Sequence[Run]) -> Mapping[str, Callable[[], Figure]]:
+    """What draws each plot of a table's first part, by name; drawing raises `ResultsError` where there is nothing.
+
+    Args:
+        table, runs: as for `write_plots`.
+
+    Raises:
+        ResultsError: no metric has a value.
+    """
     from results import plots
     from results.plots import rows
     from results.plots.rows import cells_of
@@ -52,28 +67,57 @@ def _plots(table: Table, runs: Sequence[Run]) -> Mapping[str, Callable[[], Figur
     aliases = [group.alias for group in found.values()]
     cells = {labels[group.alias] if aliases.count(group.alias) == 1 else name: group for name, group in found.items()}
     metric = _metric(table)
-    higher = direction_of(metric) != "smaller"
-    reference = labels.get(part.reference) or _best(cells, metric)
     return {
-        "parameters": lambda: plots.score_against_cost(
-            rows.cost_rows(cells, metric, "trained parameters"),
-            metric=metric,
-            cost="trained parameters",
-            higher_is_better=higher,
-        ),
-        "seconds": lambda: plots.score_against_cost(
-            rows.cost_rows(cells, metric, "seconds of training"),
-            metric=metric,
-            cost="seconds of training",
-            higher_is_better=higher,
-        ),
-        "differences": lambda: plots.forest(
-            rows.difference_rows(cells, metric, reference), metric=metric, reference=reference, higher_is_better=higher
-        ),
-        "learning": lambda: plots.learning_curves(rows.loss_rows(chosen)),
+        "parameters": lambda: _against_cost(cells, metric, "trained parameters"),
+        "seconds": lambda: _against_cost(cells, metric, "seconds of training"),
+        "differences": lambda: _differences(table, cells, metric),
+        "learning": lambda: plots.learning_curves(rows.loss_rows(chosen), stages=rows.stage_order(chosen)),
         "reliance": lambda: plots.reliance_per_example(rows.reliance_rows(cells)),
         "gates": lambda: plots.gate_heat_map(rows.gate_rows(cells)),
+        **{
+            f"{quantity}-by-{name}": partial(_by, cells, metric if quantity == "score" else quantity, by)
+            for quantity in ("score", "words", "invalid")
+            for name, by in _PARTS.items()
+        },
     }
+
+
+def _against_cost(cells: Cells, metric: str, cost: Cost) -> Figure:
+    from results.plots import score_against_cost
+    from results.plots.rows import cost_rows
+
+    higher = direction_of(metric) != "smaller"
+    return score_against_cost(cost_rows(cells, metric, cost), metric=metric, cost=cost, higher_is_better=higher)
+
+
+def _differences(table: Table, cells: Cells, metric: str) -> Figure:
+    """From the cell of reference with the p values that the table has; where it has none, from the best cell."""
+    from results.plots import forest
+    from results.plots.rows import all_pairs, difference_rows, table_rows
+
+    higher = direction_of(metric) != "smaller"
+    part = table.parts[0]
+    if part.reference:
+        tests = table.differences_tested
+        return forest(
+            table_rows(table, metric),
+            metric=metric,
+            reference=part.reference_name,
+            higher_is_better=higher,
+            p_means=f"Holm over the table's {counted(tests, 'difference')}",
+        )
+    best = _best(cells, metric)
+    rows = difference_rows(cells, metric, best, chosen=True)
+    pairs = all_pairs(1 + sum(row.p is not None for row in rows))
+    said = f"corrected for all {counted(pairs, 'pair')} of cells, since the best was chosen by the same numbers"
+    return forest(rows, metric=metric, reference=best, higher_is_better=higher, p_means=said)
+
+
+def _by(cells: Cells, quantity: str, by: By) -> Figure:
+    from results.plots.parts import breakdown_plot, reference_lengths
+
+    references = reference_lengths(next(iter(cells.values())), by) if quantity == "words" else ()
+    return breakdown_plot(cells, quantity, by, rows=references)
 
 
 def _metric(table: Table) -> str:
@@ -85,6 +129,10 @@ def _metric(table: Table) -> str:
     return found
 
 
-def _best(cells: Mapping[str, Group], metric: str) -> str:
-    means = {name: fmean(values) for name, group in cells.items() if (values := group.values(metric))}
+def _best(cells: Cells, metric: str) -> str:
+    """The best of the cells whose value is of all seeds."""
+    over = {name: group.over(metric) for name, group in cells.items()}
+    means = {name: found.mean for name, found in over.items() if found.is_complete and found.mean is not None}
+    if not means:
+        raise ResultsError(f"differences in {metric}: no cell has a value in all of its seeds")
     return (min if direction_of(metric) == "smaller" else max)(means, key=means.__getitem__)

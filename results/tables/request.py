@@ -37,7 +37,8 @@ class TableRequest:
         task: whose answers; None where the runs are asked only one.
         data: of which data set; None where there is only one.
         split: the split that was asked.
-        protocols: protocols that get a part each; numbers by the first stand beside the published ones.
+        protocols: protocols that get a part each, the most important first; published numbers stand beside ours by the
+            one that is nearest to theirs, or else by the first.
         metrics: columns, in this order; none for all that the protocol has and a table shows.
         cells: which cells it shows, in this order; none for all that are asked the task.
         reference: the cell that all others are compared with; None for the best one.

@@ -10,18 +10,15 @@ from typing import TYPE_CHECKING
 from results.metrics import direction_of
 from results.runs import ResultsError
 from results.scores import NO_BASIS, ExampleScores, example_scores
-from results.statistics import Interval, PairedResult, aligned, holm, over_examples, paired
+from results.seeds import NOT_ALL_SEEDS
+from results.statistics import FEWEST_EXAMPLES as FEWEST_EXAMPLES
+from results.statistics import FEWEST_SEEDS, Interval, PairedResult, aligned, holm, over_examples, paired
 from results.tables.model import Value, Versus
+from results.tables.reference import reference_of
 
 if TYPE_CHECKING:
     from results.statistics import Basis
     from results.tables.gather import Group
-
-FEWEST_EXAMPLES = 10
-"""Below this many examples no interval is shown: a bootstrap of so few is far too narrow."""
-
-FEWEST_SEEDS = 3
-"""From so many seeds of both cells on, tests are about training again too; with fewer, about these models only."""
 
 INTERVAL_RESAMPLES = 2000
 """Of a cell's own interval, of which a table has many: twice as many as scores have, and its third digit is sure."""
@@ -42,7 +39,7 @@ class PerExample:
         self._compared: dict[tuple[object, object, str], PairedResult | str] = {}
 
     def bases(self, group: Group, metric: str) -> list[tuple[tuple[str, ...], Basis]]:
-        """Example ids and basis of each seed; empty where a run lacks either."""
+        """Example ids and basis of each seed; empty where a run lacks either, and `why_none` says why."""
         found = []
         for answer in group.answers:
             key = str(answer.run.folder), str(answer.score.get("score_id"))
@@ -53,6 +50,18 @@ class PerExample:
                 return []
             found.append((scores.example_ids, scores.basis[metric]))
         return found
+
+    def why_none(self, group: Group, metric: str) -> str:
+        """Why `bases` has nothing of a group."""
+        over = group.over(metric)
+        if not over.values:
+            return f"no test: undefined for {group.alias}"
+        if not over.is_complete:
+            return f"{NOT_ALL_SEEDS} ({group.alias}: {over.counted})"
+        for answer in group.answers:
+            if self._read.get((str(answer.run.folder), str(answer.score.get("score_id")))) is None:
+                return f"no test: the scores of single examples of {group.alias} are missing"
+        return NO_BASIS
 
     def interval(self, group: Group, metric: str) -> Interval | None:
         """The metric over seeds, with its interval over examples; None where the examples' scores are missing."""
@@ -70,9 +79,10 @@ class PerExample:
         return self._compared[key]
 
     def _compare(self, a: Group, b: Group, metric: str) -> PairedResult | str:
-        ours, theirs = self.bases(a, metric), self.bases(b, metric)
-        if not ours or not theirs:
-            return NO_BASIS
+        ours, theirs = (self.bases(group, metric) if group.over(metric).is_complete else [] for group in (a, b))
+        for group, bases in ((a, ours), (b, theirs)):
+            if not bases:
+                return self.why_none(group, metric)
         try:
             first, second = aligned(ours, theirs)
             both = min(len(first), len(second)) >= FEWEST_SEEDS
@@ -102,15 +112,17 @@ class Tests:
         family: how many tests of the best against the next Holm's correction is over.
         versus: the same for differences from the cell of reference.
         two_way: whether tests were over seeds too: all, none or some of them.
-        reasons: why there is no test, by metric.
+        reasons: why there is no test, each with the metrics of which that is so.
         notes: what the tests have to say of themselves.
+        effects: the least and the largest effect of a difference from the cell of reference; None without any.
     """
 
     family: int
     versus: int
     two_way: frozenset[bool]
-    reasons: Mapping[str, str]
+    reasons: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...]
+    effects: tuple[float, float] | None
 
 
 Values = list[dict[str, Value | None]]
@@ -134,21 +146,22 @@ def mark_best(
         value = contest.values[contest.place][contest.metric]
         assert value is not None
         contest.values[contest.place][contest.metric] = replace(value, best=adjusted is not None and adjusted < _LEVEL)
+    tested = sum(contest.p is not None for contest in against)
     for contest, adjusted in _adjusted(against):
         value = contest.values[contest.place][contest.metric]
         assert value is not None
-        versus = _versus(contest, adjusted)
+        versus = _versus(contest, adjusted, tested)
         contest.values[contest.place][contest.metric] = replace(value, versus=versus)
     return _told(best, against)
 
 
 @dataclass(frozen=True, slots=True)
 class _Contest:
-    """One comparison: of the row at `place` with another."""
+    """One comparison: of the row at `place` with another; `other` is None where there is none to compare with."""
 
     values: Values
     place: int
-    other: int
+    other: int | None
     metric: str
     result: PairedResult | str
 
@@ -160,11 +173,15 @@ class _Contest:
 def _contests(
     parts: Sequence[tuple[Sequence[Group], Values]], metrics: Sequence[str], scores: PerExample
 ) -> Iterator[_Contest]:
-    """In each column of each part, the best against the next."""
+    """In each column of each part, the best against the next, of the values that are of all seeds."""
     for groups, values in parts:
         for metric in metrics:
             direction = direction_of(metric)
-            known = [(value.mean, place) for place, row in enumerate(values) if (value := row.get(metric)) is not None]
+            known = [
+                (value.mean, place)
+                for place, row in enumerate(values)
+                if (value := row.get(metric)) is not None and not value.counted
+            ]
             if direction is None or len(known) < 2:
                 continue
             sign = 1 if direction == "smaller" else -1
@@ -176,15 +193,18 @@ def _contests(
 def _differences(
     parts: Sequence[tuple[Sequence[Group], Values]], metrics: Sequence[str], scores: PerExample, reference: str
 ) -> Iterator[_Contest]:
+    """Each row against that of the cell of reference which was asked in the same way."""
     for groups, values in parts:
-        places = [place for place, group in enumerate(groups) if group.alias == reference]
-        if len(places) != 1:
-            continue
         for place, group in enumerate(groups):
+            found = reference_of(group, groups, reference)
+            if found is None:
+                continue
+            other = None if isinstance(found, str) else list(groups).index(found)
             for metric in metrics:
-                if place != places[0] and values[place].get(metric) and values[places[0]].get(metric):
-                    result = scores.compared(group, groups[places[0]], metric)
-                    yield _Contest(values, place, places[0], metric, result)
+                if values[place].get(metric) is None or (other is not None and values[other].get(metric) is None):
+                    continue
+                result = found if isinstance(found, str) else scores.compared(group, found, metric)
+                yield _Contest(values, place, other, metric, result)
 
 
 def _adjusted(contests: Sequence[_Contest]) -> Iterator[tuple[_Contest, float | None]]:
@@ -193,46 +213,57 @@ def _adjusted(contests: Sequence[_Contest]) -> Iterator[tuple[_Contest, float | 
     yield from ((contest, adjusted.get(id(contest))) for contest in contests)
 
 
-def _versus(contest: _Contest, adjusted: float | None) -> Versus:
-    value, other = (contest.values[place][contest.metric] for place in (contest.place, contest.other))
+def _versus(contest: _Contest, adjusted: float | None, tests: int) -> Versus:
+    value = contest.values[contest.place][contest.metric]
+    other = None if contest.other is None else contest.values[contest.other][contest.metric]
     assert value is not None
-    assert other is not None
+    if other is None or value.counted or other.counted:
+        assert isinstance(contest.result, str)
+        return Versus(None, None, None, None, contest.result)
     difference = value.mean - other.mean
     if isinstance(contest.result, str):
         return Versus(difference, None, None, None, contest.result)
     found = contest.result
     ci95 = found.ci95 if found.n >= FEWEST_EXAMPLES else None
-    return Versus(difference, ci95, found.p, adjusted, found.note)
+    return Versus(difference, ci95, found.p, adjusted, found.note, found.effect, found.detectable_after(tests), found.n)
 
 
 def _told(best: Sequence[_Contest], against: Sequence[_Contest]) -> Tests:
     contests = [*best, *against]
     results = [contest.result for contest in contests if not isinstance(contest.result, str)]
-    reasons: dict[str, str] = {}
+    reasons: dict[str, dict[str, None]] = {}
     for contest in contests:
         if isinstance(contest.result, str):
-            reasons.setdefault(contest.metric, contest.result)
+            reasons.setdefault(contest.result, {})[contest.metric] = None
+    effects = [c.result.effect for c in against if not isinstance(c.result, str) and c.result.effect is not None]
     return Tests(
         family=sum(contest.p is not None for contest in best),
         versus=sum(contest.p is not None for contest in against),
         two_way=frozenset(result.test.startswith("t over") for result in results if result.p is not None),
-        reasons=reasons,
+        reasons={reason: tuple(metrics) for reason, metrics in reasons.items()},
+        effects=(min(effects), max(effects)) if effects else None,
         notes=tuple(dict.fromkeys(part for result in results for part in result.note.split("; ") if part)),
     )
 
 
 def value_of_group(group: Group, metric: str, scores: PerExample, *, intervals: bool = True) -> Value | None:
-    """A metric of one cell: mean and deviation over seeds, and its interval over examples."""
+    """A metric of one cell: mean and deviation over seeds, and its interval over examples.
+
+    Of a metric that is undefined in some seeds, the mean is that of the others, `counted` says so, and there is no
+    interval (`results.seeds`). None where no seed has a value.
+    """
     from results.statistics import over_seeds
 
-    spread = over_seeds(group.values(metric))
+    over = group.over(metric)
+    spread = over_seeds(over.values)
     if spread is None:
         return None
     ci95 = None
-    if intervals and group.first.n >= FEWEST_EXAMPLES and spread.n == len(group.answers):
+    if intervals and group.first.n >= FEWEST_EXAMPLES and over.is_complete:
         if spread.n == 1:  # the protocol's own, as `molgraft score` shows it
             ci95 = group.first.score["metrics"][metric].get("ci95")
         elif (found := scores.interval(group, metric)) is not None:
             ci95 = found.ci95
     finite = ci95 is not None and all(bound is not None and math.isfinite(bound) for bound in ci95)
-    return Value(spread.mean, spread.sd, spread.n, (float(ci95[0]), float(ci95[1])) if finite and ci95 else None)
+    shown = (float(ci95[0]), float(ci95[1])) if finite and ci95 else None
+    return Value(spread.mean, spread.sd, spread.n, shown, counted=over.counted, lacking=over.why)

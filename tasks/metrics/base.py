@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version as package_version
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from tasks.base import AnswerKind, Basis, Estimate, ScoreTable, TaskError
+from tasks.base import AnswerKind, Basis, Direction, Estimate, ScoreTable, TaskError
 from tasks.metrics.resampling import RESAMPLES, SEED, percentile_interval, resamples
 
 if TYPE_CHECKING:
@@ -137,10 +137,25 @@ class Pairs:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(ABC):
-    """One number over a set of rows. A subclass with a `name` is found by it, in whatever file it stands."""
+    """One number over a set of rows. A subclass with a `name` is found by it, in whatever file it stands.
+
+    It declares which of its values are `better`, and score files say so: tables, tests and selections go by it. None
+    says that neither is, as of a mere count.
+    """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1  # raised when the same rows begin to give another number
+    better: ClassVar[Direction | None] = "larger"
+
+    def __init_subclass__(cls) -> None:
+        """Refuses a declaration that nobody could read.
+
+        Raises:
+            TaskError: `better` is none of what it may be.
+        """
+        super().__init_subclass__()
+        if cls.better not in ("larger", "smaller", None):
+            raise TaskError(f"{cls.__name__}.better is {cls.better!r}; it may be 'larger', 'smaller' or None")
 
     @abstractmethod
     def estimate(self, pairs: Pairs) -> Estimate:
@@ -286,6 +301,7 @@ class Protocol(ABC):
             metrics=estimates,
             identity=self._identity(metrics, tokenizer),
             invalid=invalid,
+            better={metric.name: metric.better for metric in metrics},
         )
 
     def _metrics_of(self, kind: AnswerKind) -> tuple[Metric, ...]:

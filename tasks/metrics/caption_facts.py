@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from typing import TYPE_CHECKING, ClassVar
 
-from tasks.base import Basis, Estimate, TaskError
+from tasks.base import Basis, Direction, Estimate, TaskError
 from tasks.metrics.base import Metric, Pairs, bootstrap_interval, mean_estimate
 from tasks.metrics.claims import Claim, Subject, claims_in, lexicon_sha256
 
@@ -50,6 +50,7 @@ class Hallucination(_FactMetric):
     """False claims among all checkable claims of the predictions; a caption without a claim has no share in it."""
 
     name: ClassVar[str] = "hallucination"
+    better: ClassVar[Direction | None] = "smaller"
 
     def estimate(self, pairs: Pairs) -> Estimate:
         """False claims / claims over all rows, and for each row its own."""
@@ -61,6 +62,7 @@ class HallucinationOfGold(_FactMetric):
     """The same of the gold captions: where they fail, the check or the data are wrong, so that this is the floor."""
 
     name: ClassVar[str] = "hallucination-of-gold"
+    better: ClassVar[Direction | None] = None  # no merit of the model
 
     def estimate(self, pairs: Pairs) -> Estimate:
         """False claims / claims of the gold captions of the same rows."""
@@ -86,6 +88,7 @@ class Claims(_FactMetric):
     """Checkable claims per prediction, true or false: a caption that says nothing cannot be wrong."""
 
     name: ClassVar[str] = "claims"
+    better: ClassVar[Direction | None] = None  # a caption that says nothing cannot be wrong
 
     def estimate(self, pairs: Pairs) -> Estimate:
         """The mean number of claims."""
@@ -99,6 +102,7 @@ class Unchecked(_FactMetric):
     """How many rows the other metrics leave out: no molecule, several of them, or one that RDKit cannot read."""
 
     name: ClassVar[str] = "unchecked-rows"
+    better: ClassVar[Direction | None] = "smaller"
 
     def estimate(self, pairs: Pairs) -> Estimate:
         """Their number (not their share)."""

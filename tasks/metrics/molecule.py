@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from typing import ClassVar, Literal
 
-from tasks.base import Estimate, TaskError
+from tasks.base import Direction, Estimate, TaskError
 from tasks.metrics.base import Metric, Pairs, mean_estimate
 from tasks.metrics.guarded import limit_seconds
 from tasks.metrics.molecule_records import Fingerprint, Structure, structures
@@ -87,6 +87,7 @@ class Levenshtein(_OfMolecules):
     """
 
     name: ClassVar[str] = "levenshtein"
+    better: ClassVar[Direction | None] = "smaller"
 
     form: Form = "written"
 

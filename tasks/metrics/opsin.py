@@ -20,7 +20,7 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
-from tasks.base import Estimate, TaskError
+from tasks.base import Direction, Estimate, TaskError
 from tasks.metrics.base import Metric, Pairs, mean_estimate
 
 LONGEST_NAME = 3_000  # characters; the longest name of PubChem324k's IUPAC task has 2,712
@@ -184,6 +184,7 @@ class NameLevenshtein(Metric):
     """Mean number of characters to insert, delete or replace to come from the answer to the gold name."""
 
     name: ClassVar[str] = "name-levenshtein"
+    better: ClassVar[Direction | None] = "smaller"
 
     def estimate(self, pairs: Pairs) -> Estimate:
         """The mean distance."""

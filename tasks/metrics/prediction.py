@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tasks.base import Basis, Estimate, TaskError
+from tasks.base import Basis, Direction, Estimate, TaskError
 from tasks.metrics.base import Metric, Pairs, bootstrap_interval, mean_estimate
 from tasks.metrics.prediction_labels import POSITIVE, Labels, areas, finite, labels_of, number_of
 from tasks.metrics.resampling import percentile_interval, resamples
@@ -146,6 +146,7 @@ class Mae(Metric):
     """Mean absolute error over the rows whose answer holds a number; `parse-rate` says how many do."""
 
     name: ClassVar[str] = "mae"
+    better: ClassVar[Direction | None] = "smaller"
 
     def estimate(self, pairs: Pairs) -> Estimate:
         """The mean; per row the absolute error."""
@@ -164,6 +165,7 @@ class Rmse(Metric):
     """Root of the mean squared error over the rows whose answer holds a number."""
 
     name: ClassVar[str] = "rmse"
+    better: ClassVar[Direction | None] = "smaller"
 
     def estimate(self, pairs: Pairs) -> Estimate:
         """The root; per row the absolute error, whose mean it is not."""
