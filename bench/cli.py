@@ -43,6 +43,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # its boxes and colours take longer to import than all of the rest that help needs
     help="Compare language models that read molecular graphs, part by part, and measure what the graph is worth.",
 )
 app.command("demo")(command_run.demo)
@@ -52,7 +53,6 @@ app.command("ask")(command_ask.ask)
 app.command("probe")(command_probe.probe)
 app.command("check")(command_run.check)
 app.command("study")(command_study.study)
-app.command("reproduce")(command_reproduce.reproduce)
 app.command("reproduce")(command_reproduce.reproduce)
 app.command("search")(command_search.search)
 app.command("sync")(command_sync.sync)

@@ -15,7 +15,11 @@ from bench.command_dialogues import make_dialogues
 if TYPE_CHECKING:
     from tasks.data import DataSet
 
-app = typer.Typer(no_args_is_help=True, help="List, download, check and audit data sets, and make dialogues of them.")
+app = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="List, download, check and audit data sets, and make dialogues of them.",
+)
 
 _Files = Annotated[list[Path] | None, typer.Argument(help="YAML files of your own data sets, listed as well.")]
 _Names = Annotated[list[str] | None, typer.Argument(help="Names, or paths of YAML files; none for all data sets.")]
