@@ -23,7 +23,7 @@ PATHS = (
     "score",
 )
 """Benchmarks that yield comparisons, each a module of its name with a function `run(rounds)`."""
-OTHERS = ("featurise-everything", "systems", "paper-scale", "sharing")
+OTHERS = ("growth", "featurise-everything", "systems", "paper-scale", "sharing")
 """Measurements that need settings of their own."""
 
 
@@ -53,8 +53,10 @@ def _measured(name: str, options: argparse.Namespace) -> int:
         module = import_module(f"benchmarks.{name.replace('-', '_')}")
         return report(name, module.run(options.rounds or 9), check=options.check, write=not options.no_write)
 
-    from benchmarks import everything, paper_scale, sharing, systems
+    from benchmarks import everything, growth, paper_scale, sharing, systems
 
+    if name == "growth":
+        return growth.run(rounds=options.rounds, check=options.check, write=not options.no_write)
     if name == "featurise-everything":
         return everything.run(options.limit, options.workers, write=not options.no_write)
     if name == "paper-scale":

@@ -117,7 +117,7 @@ def report(name: str, results: Iterable[Result], *, check: bool, write: bool) ->
 def keep(name: str, contents: Mapping[str, Any]) -> None:
     """Puts what a benchmark found into the file of this machine, beside that of the others."""
     hardware = {"cpu": _cpu(), "cores": os.cpu_count(), "memory_gib": round(_memory() / 2**30)}
-    path = _RESULTS / f"{re.sub(r'[^a-z0-9]+', '-', _cpu().lower()).strip('-')}-{os.cpu_count()}-cores.json"
+    path = machine_file(".json")
     known = json.loads(path.read_text()) if path.exists() else {}
     about = {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), "hardware": hardware}
     versions = {"python": platform.python_version(), **{package: _version(package) for package in _PACKAGES}}
@@ -125,6 +125,12 @@ def keep(name: str, contents: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
     print(f"kept in {path.relative_to(_RESULTS.parents[1])}")
+
+
+def machine_file(ending: str) -> Path:
+    """The file of this machine with that ending."""
+    named = re.sub(r"[^a-z0-9]+", "-", _cpu().lower()).strip("-")
+    return _RESULTS / f"{named}-{os.cpu_count()}-cores{ending}"
 
 
 def _version(package: str) -> str | None:

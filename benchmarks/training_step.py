@@ -51,7 +51,7 @@ def run(rounds: int) -> Iterator[Result]:
     """Random batches of ChEBI-20 in 32 bits, and in bfloat16 where the processor has it."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        model, collators, examples = _set_up(Path(folder))
+        model, collators, examples = set_up(Path(folder))
         precisions = ("fp32", "bf16") if _has_bfloat16() else ("fp32",)
         for (precision, size), least in _LEAST.items():
             if precision in precisions:
@@ -72,7 +72,7 @@ def _compared(
     order = random.Random(size)
     batches = [order.sample(examples, size) for _ in range(_STEPS)]
     packed, padded = collators
-    ours, theirs = (_Side(copy.deepcopy(model), collator) for collator in (packed, padded))
+    ours, theirs = (Side(copy.deepcopy(model), collator) for collator in (packed, padded))
     for number, batch in enumerate(batches):
         one, other = ours.step(batch, precision), theirs.reference_step(batch)
         assert abs(one - other) < _WITHIN[precision] * (1 + number * (precision == "bf16")), (number, one, other)
@@ -90,7 +90,7 @@ def _compared(
     )
 
 
-class _Side:
+class Side:
     """A model with its optimiser."""
 
     def __init__(self, model: GraphLanguageModel, collator: Collator) -> None:
@@ -130,13 +130,19 @@ class _Side:
         return float(loss.detach())
 
 
-def _set_up(folder: Path) -> tuple[GraphLanguageModel, tuple[Collator, Collator], list[TokenisedExample]]:
+def tokenizer() -> Any:
+    """Made of the captions."""
+    return special_tokenizer(train_tokenizer([text for _, text in captions()], _VOCABULARY))
+
+
+def set_up(
+    folder: Path, count: int = _EXAMPLES
+) -> tuple[GraphLanguageModel, tuple[Collator, Collator], list[TokenisedExample]]:
     """The model, a collator that packs and one that pads, and the examples."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    rows = captions()[:_EXAMPLES]
-    tokenizer = special_tokenizer(train_tokenizer([text for _, text in captions()], _VOCABULARY))
-    shape: dict[str, Any] = {**_SHAPE, "vocab_size": len(tokenizer), "max_position_embeddings": _LONGEST}
+    rows, words = captions()[:count], tokenizer()
+    shape: dict[str, Any] = {**_SHAPE, "vocab_size": len(words), "max_position_embeddings": _LONGEST}
     torch.manual_seed(0)
     llm = attach_lora(LlamaForCausalLM(LlamaConfig(**shape)), Lora(r=8))
     encoder, projector = Gin(layers=5, width=300), Linear()
@@ -145,7 +151,7 @@ def _set_up(folder: Path) -> tuple[GraphLanguageModel, tuple[Collator, Collator]
     model.freeze(Trains(projector="full", llm="lora"))
     assert can_pack(llm)
     store = FeatureStore.open_or_build(folder, encoder.features(), [smiles for smiles, _ in rows])
-    layout = Layout(tokenizer, PromptStyle(chat=Plain()), Smiles(), encoder, projector, store, _LONGEST)
+    layout = Layout(words, PromptStyle(chat=Plain()), Smiles(), encoder, projector, store, _LONGEST)
     examples = layout.tokenise([_example(number, *row) for number, row in enumerate(rows) if row[0] in store.row_of])
     whole = [layout.truncated(example) for example in examples if layout.fits(example)]
     packed, padded = (Collator(store, layout.padding, packs=packs) for packs in (True, False))
