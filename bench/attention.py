@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import cache
 from inspect import signature
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,56 +20,61 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 _NAME = "molgraft_by_sequence"
 _TRIED = (5, 1, 9)  # lengths on which it is tried; 1 for a sequence of nothing but its first token
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
-_HALF = {torch.float16, torch.bfloat16}
-_TOLERANCE_OF_HALF = 0.05  # of the largest logit; sequences that see each other differ by far more
+_TOLERANCE_OF_HALF = 0.05  # of the largest logit; what is exact is the gradient between sequences, which is 0
+_NO_MASK = (1, 1, 1, 1)
+_KNOWN = frozenset(
+    ("gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "mixtral", "opt", "phi3", "qwen2", "qwen3", "smollm3")
+)
+"""Architectures that were tried, for models whose weights are not here to be tried themselves."""
 
 
 def can_pack(llm: nn.Module) -> bool:
     """Whether the model's sequences can be packed; from then on its attention is `by_sequence`.
 
-    It is not known from the model's name but tried, on random tokens: an architecture whose positions, masks or states
-    run through a row, whatever it is told of sequences, gives other logits, and is padded.
+    It is not known from the model's name but tried, on a few tokens: an architecture whose positions, masks or states
+    run through a row, whatever it is told of sequences, is padded. Packed sequences must give the logits that they give
+    alone, and no gradient may reach one from another.
 
     Args:
         llm: a causal language model of transformers, with or without adapters, whose weights are in place.
     """
     config = llm.config
-    if getattr(config, "_attn_implementation", None) == _NAME:
+    if is_by_sequence(llm):
         return True
-    if getattr(config, "_attn_implementation", None) != "sdpa":
+    if getattr(config, "_attn_implementation", None) != "sdpa" or getattr(config, "attention_chunk_size", None):
         return False
     training = llm.training
     llm.eval()
     try:
-        apart = _logits_apart(llm)
-        attend_by_sequence(llm)
-        together = _logits_together(llm)
+        is_same = _is_same_together(llm)
+    except torch.OutOfMemoryError:
+        raise
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, NotImplementedError):
-        same = False  # such as an architecture that hands on nothing of what it is told of sequences
-    else:
-        allowed = _TOLERANCE.get(apart.dtype, _TOLERANCE_OF_HALF) * float(apart.abs().max())
-        same = together.shape == apart.shape and bool((together - apart).abs().max() <= allowed)
+        is_same = False  # such as an architecture that hands on nothing of what it is told of sequences
     finally:
         llm.train(training)
-    if not same:
+    if not is_same:
         llm.set_attn_implementation("sdpa")  # type: ignore[operator]
-    return same
+    return is_same
 
 
 def may_pack(llm: nn.Module) -> bool:
-    """Whether the architecture says that its attention can be exchanged, for a model without weights to try it on."""
-    implementation = getattr(llm.config, "_attn_implementation", None)
-    supports = bool(getattr(llm, "_supports_attention_backend", False))
-    return implementation == _NAME or (implementation == "sdpa" and supports)
+    """Whether a model without weights is of an architecture that is known to pack; others may yet be found to."""
+    return getattr(llm.config, "model_type", "") in _KNOWN
+
+
+def is_by_sequence(llm: nn.Module) -> bool:
+    """Whether `by_sequence` is the model's attention."""
+    return getattr(llm.config, "_attn_implementation", None) == _NAME
 
 
 def attend_by_sequence(llm: nn.Module) -> None:
-    """Makes `by_sequence` the model's attention."""
+    """Makes `by_sequence` the model's attention, which `can_pack` found right for it or for another of its kind."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
     from transformers.modeling_utils import AttentionInterface
 
@@ -78,17 +83,29 @@ def attend_by_sequence(llm: nn.Module) -> None:
     llm.set_attn_implementation(_NAME)  # type: ignore[operator]
 
 
-def packed_arguments(lengths: Sequence[int], device: torch.device) -> Mapping[str, Any]:
-    """What a model of transformers is told of sequences of these lengths in one row.
+def bounds_of(lengths: Sequence[int]) -> Tensor:
+    """Where sequences of these lengths begin and end in one row, `(S + 1,)` int32."""
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
 
-    The names are those that transformers hands on to kernels for packed sequences.
+
+def positions_of(lengths: Sequence[int]) -> Tensor:
+    """The position of each token in its own sequence, `(1, T)`."""
+    return torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))[None]
+
+
+def packed_arguments(lengths: Sequence[int], bounds: Tensor, positions: Tensor) -> Mapping[str, Any]:
+    """What a model of transformers is told of sequences in one row.
+
+    The names are those that transformers hands on to kernels for packed sequences, and one of ours.
+
+    Args:
+        lengths: of the sequences.
+        bounds, positions: of `bounds_of` and `positions_of`, where the model is.
     """
-    bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
-    positions = np.concatenate([np.arange(length) for length in lengths])
     return {
-        "position_ids": torch.tensor(positions[None], device=device),
+        "position_ids": positions,
         # Of four dimensions, so that no mask is made of it.
-        "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
+        "attention_mask": torch.ones(_NO_MASK, dtype=torch.bool, device=positions.device),
         "cu_seq_lens_q": bounds,
         "cu_seq_lens_k": bounds,
         "max_length_q": max(lengths),
@@ -110,6 +127,7 @@ def by_sequence(
     cu_seq_lens_q: Tensor | None = None,
     sequence_lengths: tuple[int, ...] | None = None,
     sliding_window: int | None = None,
+    windows_seen: list[int | None] | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Attention as transformers asks for it: of packed sequences where it is told their bounds, else SDPA's.
@@ -118,15 +136,19 @@ def by_sequence(
         module: the layer that asks.
         query: `(1, H, T, d)`, or of any batch where nothing is packed.
         key, value: `(1, H_kv, T, d)`, likewise.
-        attention_mask: read where nothing is packed.
+        attention_mask: read where nothing is packed; else that of `packed_arguments`.
         dropout, scaling, is_causal: as SDPA has them.
         cu_seq_lens_q: `(S + 1,)` where the sequences begin and end.
         sequence_lengths: their lengths, S of them.
         sliding_window: how many tokens back one sees, itself included.
+        windows_seen: where the layer's window is noted, for who wants to know whether layers tell theirs.
         others: what else there is, which packed sequences must do without.
 
     Returns:
         `(1, T, H, d)`, and no weights.
+
+    Raises:
+        NotImplementedError: packed sequences with what this cannot express.
     """
     if cu_seq_lens_q is None or sequence_lengths is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -137,16 +159,20 @@ def by_sequence(
             module, query, key, value, attention_mask, dropout, scaling, is_causal, **others
         )
         return made
+    if windows_seen is not None:
+        windows_seen.append(sliding_window)
     for name in ("position_bias", "softcap", "s_aux"):
         if others.get(name) is not None:
             raise NotImplementedError(f"packed sequences with {name}")
+    if attention_mask is None or attention_mask.shape != _NO_MASK:
+        raise NotImplementedError("packed sequences with a mask that the model makes itself")
     longest = max(sequence_lengths)
     window = sliding_window if sliding_window is not None and sliding_window < longest else None
-    kernel = _kernel() if query.is_cuda and query.dtype in _HALF and not dropout else None
-    if kernel is not None:
-        return _by_one_kernel(kernel, query, key, value, cu_seq_lens_q, longest, scaling, window), None
-    grouped = key.shape[1] != query.shape[1]
-    lengths = list(sequence_lengths)
+    if torch.is_autocast_enabled(query.device.type):  # positions may have made 32 bits of some, and not of others
+        query, key, value = (t.to(torch.get_autocast_dtype(t.device.type)) for t in (query, key, value))
+    if not dropout and _has_kernel_for(query):
+        return _by_one_kernel(query, key, value, cu_seq_lens_q, longest, scaling, window), None
+    grouped, lengths = key.shape[1] != query.shape[1], list(sequence_lengths)
     pieces = [
         functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
@@ -154,36 +180,41 @@ def by_sequence(
         for q, k, v in zip(*(torch.split(tensor, lengths, 2) for tensor in (query, key, value)), strict=True)
         for mask in (_windowed(q.shape[2], window, q.device),)
     ]
-    return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None
+    whole = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
+    return whole.transpose(1, 2).contiguous(), None
 
 
 @cache
 def _kernel() -> Any:
-    """torch's own kernel for packed sequences; None where it has none that takes windows, as before 2.11."""
+    """torch's own kernel for packed sequences; None where it has none that takes windows."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
-    kernel: Any = varlen_attn
-    return kernel if "window_size" in signature(kernel).parameters else None
+    return varlen_attn if "window_size" in signature(varlen_attn).parameters else None
+
+
+def _has_kernel_for(query: Tensor) -> bool:
+    """What flash attention needs: an Ampere GPU or a newer one, half precision, and heads of a width that it has."""
+    if not query.is_cuda or query.dtype not in {torch.float16, torch.bfloat16} or _kernel() is None:
+        return False
+    return (
+        torch.cuda.get_device_capability(query.device) >= (8, 0) and query.shape[3] <= 256 and query.shape[3] % 8 == 0
+    )
 
 
 def _by_one_kernel(
-    kernel: Callable[..., Tensor],
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bounds: Tensor,
-    longest: int,
-    scaling: float | None,
-    window: int | None,
+    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, scaling: float | None, window: int | None
 ) -> Tensor:
-    groups = query.shape[1] // key.shape[1]
     rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
-    if groups > 1:
+    how: dict[str, Any] = {"scale": scaling, "window_size": (-1 if window is None else window - 1, 0)}
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1 and "enable_gqa" in signature(_kernel()).parameters:
+        how["enable_gqa"] = True
+    elif groups > 1:
         rows[1:] = [tensor.repeat_interleave(groups, dim=1) for tensor in rows[1:]]
-    back = -1 if window is None else window - 1
-    return kernel(*rows, bounds, bounds, longest, longest, scale=scaling, window_size=(back, 0))[None]
+    found: Tensor = _kernel()(*rows, bounds, bounds, longest, longest, **how)
+    return found[None]
 
 
 def _windowed(length: int, window: int | None, device: torch.device) -> Tensor | None:
@@ -195,17 +226,34 @@ def _windowed(length: int, window: int | None, device: torch.device) -> Tensor |
     return (back >= 0) & (back < window)
 
 
-@torch.no_grad()
-def _logits_apart(llm: nn.Module) -> Tensor:
-    return torch.cat([llm(inputs_embeds=row[None], use_cache=False).logits[0] for row in _tried(llm)])
-
-
-@torch.no_grad()
-def _logits_together(llm: nn.Module) -> Tensor:
+def _is_same_together(llm: nn.Module) -> bool:
+    """Whether sequences give alone what they give packed, and see nothing of each other."""
     rows = _tried(llm)
-    row = torch.cat(rows)[None]
-    logits: Tensor = llm(inputs_embeds=row, use_cache=False, **packed_arguments(_TRIED, row.device)).logits[0]
-    return logits
+    with torch.no_grad():
+        alone = torch.cat([llm(inputs_embeds=row[None], use_cache=False).logits[0] for row in rows])
+    attend_by_sequence(llm)
+    row = torch.cat(rows)[None].requires_grad_(True)
+    bounds, positions = (made.to(row.device) for made in (bounds_of(_TRIED), positions_of(_TRIED)))
+    windows: list[int | None] = []
+    told = packed_arguments(_TRIED, bounds, positions)
+    with torch.enable_grad():
+        together = llm(inputs_embeds=row, use_cache=False, windows_seen=windows, **told).logits[0]
+        sums = [part.float().square().sum() for part in torch.split(together, list(_TRIED))]
+    if together.shape != alone.shape or not windows:
+        return False
+    # A window that stands in a mask alone, which is not made here, would be lost for sequences longer than those tried.
+    if getattr(llm.config, "sliding_window", None) is not None and not any(windows):
+        return False
+    allowed = _TOLERANCE.get(alone.dtype, _TOLERANCE_OF_HALF) * float(alone.abs().max())
+    if not bool((together.detach() - alone).abs().max() <= allowed):
+        return False
+    starts = [0, *accumulate(_TRIED)]
+    for total, (begin, end) in zip(sums, pairwise(starts), strict=True):
+        (reached,) = torch.autograd.grad(total, row, retain_graph=True)
+        reached[0, begin:end] = 0
+        if bool(reached.any()):
+            return False
+    return True
 
 
 def _tried(llm: nn.Module) -> list[Tensor]:
@@ -213,4 +261,5 @@ def _tried(llm: nn.Module) -> list[Tensor]:
     table = llm.get_input_embeddings()  # type: ignore[operator]
     count = sum(_TRIED)
     ids = torch.arange(count, device=table.weight.device) * max(table.num_embeddings // count, 1)
-    return list(table(ids % table.num_embeddings).split(_TRIED))
+    with torch.no_grad():
+        return list(torch.split(table(ids % table.num_embeddings), list(_TRIED)))

@@ -240,12 +240,18 @@ def _tokenizer(config: RunConfig, runtime: Runtime, tasks: Sequence[_Read]) -> A
 
 
 def _lengths(
-    config: RunConfig, examples: Sequence[Example], tokenizer: Any, batch: int, written: tuple[PromptStyle, TextInput]
+    config: RunConfig,
+    examples: Sequence[Example],
+    tokenizer: Any,
+    batch: int,
+    written: tuple[PromptStyle, TextInput],
+    *,
+    grouped: bool = False,
 ) -> Lengths:
     if tokenizer is None or not examples:
         return assumed(config, batch)
     try:
-        return measured(config, examples, tokenizer, batch, written)
+        return measured(config, examples, tokenizer, batch, written, grouped=grouped)
     except Exception as error:
         if not is_user_error(error):
             raise
@@ -279,7 +285,7 @@ def _stage(
     mixture = [weighted.task for weighted in config.training_tasks(stage)]
     here = [e for r in tasks if r.task in mixture for e in subset(r.examples.get("train", ()), config.limits.train)]
     written = (config.prompted_as(stage), config.written_in(stage))
-    lengths = _lengths(config, here, tokenizer, stage.batch_size, written)
+    lengths = _lengths(config, here, tokenizer, stage.batch_size, written, grouped=stage.length_groups)
     per_step = stage.batch_size * stage.accumulation
     steps = stage.steps
     if steps is None and examples is not None:

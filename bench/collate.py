@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.attention import bounds_of, positions_of
 from bench.layout import TokenisedExample
 from bench.model import IGNORED, PackedSequences, PromptContext
 from encoders.base import MoleculeBatch
@@ -93,6 +94,8 @@ class Collator:
         counts = np.diff(np.searchsorted(targets, [*starts, len(labels)]))
         packed = PackedSequences(
             tuple(lengths),
+            bounds_of(lengths),
+            positions_of(lengths),
             torch.from_numpy(targets - 1),
             torch.from_numpy(labels[targets]),
             torch.from_numpy(counts),

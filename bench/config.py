@@ -89,8 +89,8 @@ class LanguageModel:
             memory where the published weights are not at hand; its scores mean nothing, and the result says so.
         max_length: longest training sequence in tokens, soft tokens included; longer answers are cut and counted.
         packing: whether the sequences of a batch lie one behind the other, each seeing itself alone, instead of being
-            padded to the longest: the same losses but for rounding, in half the time. A model whose attention cannot
-            be told where sequences end is padded all the same.
+            padded to the longest: the same losses but for rounding (with dropout, in distribution only), and no time
+            for padding. A model whose attention cannot be told where sequences end is padded all the same.
     """
 
     name: str = TINY
@@ -160,7 +160,8 @@ class Stage:
             validates at the end only. Validation always runs at the end.
         checkpoint_every: optimiser steps between checkpoints to resume from.
         keep: which weights the stage hands on: the `last`, or the `best` by validation loss.
-        length_groups: batches of examples of similar length; fewer padding tokens, another order of examples.
+        length_groups: batches of examples of similar length: another order of examples, and less padding where batches
+            are padded.
         prompt: what surrounds questions in this stage; None for the run's.
         text_input: how molecules are written in this stage; None for the run's.
     """

@@ -14,7 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from bench.adoption import is_finished, training_alone
-from bench.attention import can_pack
+from bench.attention import attend_by_sequence, can_pack
 from bench.batch_norm import refuse_or_synchronise
 from bench.busy import refuse_busy
 from bench.collate import Collator
@@ -280,6 +280,8 @@ def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime,
         refuse_or_synchronise(model, config.stages[position], for_stage(model, config.stages[position], runtime)[0])
     if left:
         group.meet(device_of(runtime).type)
+        if config.llm.packing and not packs and group.leads:
+            note_in_session(directory, "padded batches: the language model's attention does not tell sequences apart")
     steps = 0
     for position, (stage, identity) in enumerate(zip(config.stages, prepared.stage_ids, strict=True)):
         folder = directory.stage(position, stage.name)
@@ -310,7 +312,7 @@ def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime,
         steps += outcome.steps
         log.write(f"stage {stage.name}: {outcome.in_words()}")
         if sharding() is not None:
-            model = _whole_again(prepared, directory, position, at_first, sample)
+            model = _whole_again(prepared, directory, position, at_first, sample, packs=packs)
     if sharding() is not None:
         model.to(device_of(runtime))
     asked = replace(layout, style=config.asked_as, text_input=config.asked_in)
@@ -323,14 +325,22 @@ def _tell(log: Log, stage: str, position: int, steps_before: int, step: int, los
 
 
 def _whole_again(
-    prepared: Prepared, directory: RunDirectory, position: int, runtime: Runtime, sample: MoleculeBatch | None
+    prepared: Prepared,
+    directory: RunDirectory,
+    position: int,
+    runtime: Runtime,
+    sample: MoleculeBatch | None,
+    *,
+    packs: bool,
 ) -> GraphLanguageModel:
-    """A model that is not dealt out over processes, with the weights of all stages so far."""
+    """A model that is not dealt out over processes, with the weights of all stages so far; packing as before."""
     forget_sharding()
     model, _ = build_model(prepared, runtime)
     for number, stage in enumerate(prepared.config.stages[: position + 1]):
         model.load_state(load_file(directory.stage(number, stage.name) / "final.safetensors"))
     model.read_graphs(prepared.config.graph_input.train, sample=sample)
+    if packs:
+        attend_by_sequence(model.llm)
     return model
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from tasks.prompts import PromptStyle, TextInput, UnwritableMoleculeError
 SAMPLE = 256
 """Examples of a stage that are laid out to see how long they are, chosen by a hash of their ids."""
 
+_DEVIATIONS = 4.0  # one batch in 30,000 is heavier, were lengths normal
 _CORPUS = 1000  # examples that a tokenizer is made from, where the run would make one of all
 
 
@@ -31,7 +34,7 @@ class Lengths:
         longest: of the longest batch; in it, logits of the `kept` last positions are computed.
         mean: of single examples.
         prompt: of the longest prompt.
-        packed: of each sequence of the batch that is longest when packed, and the supervised tokens in it.
+        packed: of each sequence of a batch that is about as long as any when packed, and the supervised tokens in it.
         examples: that this was measured on; 0 where `llm.max_length` is taken for all.
     """
 
@@ -50,7 +53,13 @@ def assumed(config: RunConfig, batch: int) -> Lengths:
 
 
 def measured(
-    config: RunConfig, examples: Sequence[Example], tokenizer: Any, batch: int, written: tuple[PromptStyle, TextInput]
+    config: RunConfig,
+    examples: Sequence[Example],
+    tokenizer: Any,
+    batch: int,
+    written: tuple[PromptStyle, TextInput],
+    *,
+    grouped: bool = False,
 ) -> Lengths:
     """The lengths of a sample of the examples in batches of so many.
 
@@ -60,6 +69,7 @@ def measured(
         tokenizer: of the language model, or one like it.
         batch: examples of one forward pass.
         written: prompt and text input.
+        grouped: whether batches are made of examples of similar length.
 
     Raises:
         EncoderError, TaskError: examples cannot be featurised or written here.
@@ -80,11 +90,24 @@ def measured(
     if not made:
         return assumed(config, batch)
     longest, kept = (max(values) for values in zip(*map(_extent, made), strict=True))
-    heaviest = max(batches, key=lambda items: sum(len(t.ids) for t in items))
-    packed = tuple(len(t.ids) for t in heaviest), sum(int((t.labels != IGNORED).sum()) for t in heaviest)
     lengths = [len(t.ids) for t in tokenised]
+    targets = [int((t.labels != IGNORED).sum()) for t in tokenised]
+    packed = (math.ceil(_heaviest(lengths, batch, grouped) / batch),) * batch, _heaviest(targets, batch, grouped)
     prompt = max(t.prompt_length for t in tokenised)
     return Lengths(longest, kept, sum(lengths) / len(lengths), prompt, packed, len(tokenised))
+
+
+def _heaviest(counts: Sequence[int], batch: int, grouped: bool) -> int:
+    """About the greatest sum over a batch, of all that there will be.
+
+    Batches of similar lengths come to the longest of all; others hardly ever pass the mean by more than a few standard
+    deviations.
+    """
+    if grouped or len(counts) < 2:
+        longest = sorted(counts, reverse=True)
+        return sum(longest[number % len(longest)] for number in range(batch))
+    likely = batch * statistics.mean(counts) + _DEVIATIONS * math.sqrt(batch) * statistics.stdev(counts)
+    return math.ceil(min(likely, batch * max(counts)))
 
 
 def _is_writable(layout: Layout, example: Example) -> bool:

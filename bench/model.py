@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.activation import checkpoint_while_frozen
-from bench.attention import packed_arguments
+from bench.attention import is_by_sequence, packed_arguments
 from bench.config import Part, Trains
 from bench.errors import ConfigError
 from encoders.base import Encoder, EncoderModule, GraphInput, Level, MoleculeBatch, MoleculeEncoding, Ragged, Transform
@@ -75,20 +75,33 @@ class PackedSequences:
 
     Args:
         lengths: of the sequences, B of them.
-        places: `(N,)` positions whose next token is supervised.
+        bounds: `(B + 1,)` where they begin and end, int32.
+        positions: `(1, T)` of each token in its own sequence.
+        places: `(N,)` positions in the row whose next token is supervised.
         targets: `(N,)` those tokens.
         counts: `(B,)` how many of them each sequence has.
     """
 
     lengths: tuple[int, ...]
+    bounds: Tensor
+    positions: Tensor
     places: Tensor
     targets: Tensor
     counts: Tensor
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedSequences:
         """The same on another device."""
-        tensors = (self.places, self.targets, self.counts)
-        return PackedSequences(self.lengths, *(tensor.to(device, non_blocking=non_blocking) for tensor in tensors))
+        return PackedSequences(
+            self.lengths, *(tensor.to(device, non_blocking=non_blocking) for tensor in self._tensors)
+        )
+
+    def pin_memory(self) -> PackedSequences:
+        """The same in memory that a GPU can copy from while it computes."""
+        return PackedSequences(self.lengths, *(tensor.pin_memory() for tensor in self._tensors))
+
+    @property
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return self.bounds, self.positions, self.places, self.targets, self.counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +379,9 @@ class GraphLanguageModel(nn.Module):
         """
         embedded = self.embed(input_ids, soft_positions, molecules, context)
         if packed is not None:
-            told = packed_arguments(packed.lengths, embedded.device)
+            if not is_by_sequence(self.llm):
+                raise RuntimeError("a packed batch for a language model whose sequences would see each other")
+            told = packed_arguments(packed.lengths, packed.bounds, packed.positions)
             logits = self.llm(inputs_embeds=embedded, logits_to_keep=packed.places, use_cache=False, **told).logits[0]
             return functional.cross_entropy(logits.float(), packed.targets, reduction="none"), packed.counts
         if labels is None:

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from bench.activation import checkpoint_while_frozen
-from bench.attention import attend_by_sequence, packed_arguments
+from bench.attention import attend_by_sequence, bounds_of, packed_arguments, positions_of
 from bench.config import Lora, Trains
 from bench.known_models import skeleton_of
 from bench.language_model import attach_lora, embeddings_in_full_precision
@@ -166,8 +166,11 @@ def _rows(step: Step) -> tuple[tuple[int, int], Mapping[str, Any]]:
     """The batch's rows and positions, and what the model is told of them."""
     if step.packed is not None:
         lengths, targets = step.packed
+        if step.like == "cuda":  # one kernel for all of them
+            lengths = (sum(lengths),)
         places = torch.arange(max(targets, 1)).clamp(max=sum(lengths) - 1)
-        return (1, sum(lengths)), {"logits_to_keep": places, **packed_arguments(lengths, torch.device("cpu"))}
+        told = packed_arguments(lengths, bounds_of(lengths), positions_of(lengths))
+        return (1, sum(lengths)), {"logits_to_keep": places, **told}
     mask = torch.ones(step.batch, step.length, dtype=torch.long)
     if step.batch > 1:
         mask[0, -1] = 0  # with padding, as almost every batch has it, attention is given a mask
@@ -175,7 +178,7 @@ def _rows(step: Step) -> tuple[tuple[int, int], Mapping[str, Any]]:
 
 
 def _loss(logits: Tensor) -> Tensor:
-    """As `GraphLanguageModel._token_losses` has it."""
+    """As `GraphLanguageModel._token_losses` has it of padded rows; of packed ones it keeps as much."""
     targets = torch.zeros(logits.shape[0], logits.shape[1] - 1, dtype=torch.long)
     losses = functional.cross_entropy(logits[:, :-1].float().transpose(1, 2), targets, reduction="none")
     return losses.sum()

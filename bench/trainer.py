@@ -51,6 +51,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self.job = job
         self.group = group
         self.interruption = interruption
+        self._tokens = 0  # seen by this process, and not yet told
         self.passes = self.args.gradient_accumulation_steps // job.stage.accumulation
         if sharding() is not None and not self.is_sharded:
             raise UserError(
@@ -89,9 +90,12 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
         """Tokens seen, without padding and what only fills up a batch; counted where batches are made.
 
-        `Trainer` would ask the GPU in every step, and wait for it.
+        `Trainer` would ask the GPU after every forward pass, and wait for it.
         """
-        self.state.num_input_tokens_seen += sum(self.group.gathered(int(inputs["tokens"])))
+        self._tokens += int(inputs["tokens"])
+        if self.accelerator.sync_gradients:  # once per optimiser step, which is when it is written down
+            self.state.num_input_tokens_seen += sum(self.group.gathered(self._tokens))
+            self._tokens = 0
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes trained tensors only; a whole 7B model per checkpoint is waste, and tied embeddings fail to save."""

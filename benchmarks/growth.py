@@ -1,8 +1,8 @@
 """How cost grows: with molecule size, batch, sequence length, answer length, test rows and the number of cells.
 
 Each line of a path is timed in turn with the others of its path, round after round, and its median kept. The growth is
-the slope between the logarithms of size and cost: 1 is as fast as the work, 2 is its square. Memory is what the most of a
-process of its own rose by during the work.
+the slope between the logarithms of size and cost: 1 is as fast as the work, 2 is its square. Memory is what the most
+of a process of its own rose by during the work.
 
 `python -m benchmarks growth` writes `results/benchmarks/<machine>-growth.svg` and `.json`.
 """
@@ -138,9 +138,7 @@ def _lines(folder: Path) -> list[Line]:
         Line("featurise", "atoms of a molecule", "atoms", (8, 16, 32, 64, 128), _featurising),
         Line("featurise", "molecules", "molecules", (100, 400, 1600, 6400), _featurising_many),
         Line("assemble a batch", "molecules of a batch", "molecules", (16, 64, 256, 1024), partial(_collating, folder)),
-        Line(
-            "training step", "examples of a batch", "examples", (2, 4, 8, 16, 32), partial(_training_examples, folder)
-        ),
+        Line("training step", "examples of a batch", "examples", (2, 4, 8, 16, 32), learning),
         # Attention is a square, on top of maps that are not.
         Line("training step", "tokens of an example", "tokens", (64, 128, 256, 512), training, most=1.5),
         Line("answers", "prompts", "prompts", (4, 8, 16, 32), partial(_answering_prompts, folder)),
