@@ -33,6 +33,7 @@ SLOW = (
     "test_tasks_end_to_end.py",
     "test_statistics_simulated.py",
     "test_report.py",
+    "test_report_page.py",
     "test_sharing.py",
     "test_reproduce.py",
     "test_tracking.py",

@@ -25,7 +25,14 @@ HUB = "[U]" + "(C)" * 60  # its subgraphs of up to 7 bonds are 4e8
 
 
 def slow(smiles: str) -> str:
-    time.sleep(60)
+    end = time.process_time() + 60
+    while time.process_time() < end:
+        pass
+    return smiles
+
+
+def waiting(smiles: str) -> str:
+    time.sleep(0.6)
     return smiles
 
 
@@ -94,6 +101,23 @@ def test_a_molecule_that_hangs_rdkit_is_refused_after_the_limit_and_the_next_one
     assert call(derive_all, HUB, 0.5) == Refusal("takes RDKit longer than 0.5 s")
     assert parsed(FULLERENE).startswith("c12")
     assert call(slow, HUB, 0.2) == Refusal("takes RDKit longer than 0.2 s")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="without timers of processor time, the clock must do")
+def test_no_molecule_is_refused_because_the_machine_does_something_else(tmp_path, monkeypatch):
+    """Neither the time that the child does not get, nor that of importing what it is asked for, is the molecule's."""
+    assert call(waiting, HUB, 0.2) == HUB
+    (tmp_path / "imported_slowly.py").write_text(
+        "import time\n"
+        "end = time.process_time() + 1.0\n"
+        "while time.process_time() < end: pass\n"
+        "def same(smiles): return smiles\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    guarded._worker().stop()  # the next child knows the folder
+    import imported_slowly
+
+    assert call(imported_slowly.same, HUB, 0.3) == HUB
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -217,7 +217,7 @@ def test_what_is_undefined_is_na_with_its_reason(tmp_path: Path) -> None:
 
 def test_a_metric_that_no_run_has_is_named_in_the_notes(tmp_path: Path) -> None:
     write_run(tmp_path, "a", 0, {"bleu-2": 0.5, "meteor": None})
-    assert "meteor of a is n/a: WordNet is missing." in as_text(table_of(tmp_path), "markdown")
+    assert "- meteor is n/a: WordNet is missing." in as_text(table_of(tmp_path), "markdown")
 
 
 def test_runs_that_are_not_done_are_shown(tmp_path: Path) -> None:

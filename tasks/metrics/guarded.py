@@ -3,7 +3,8 @@
 A SMILES of a hundred characters can keep RDKit busy for days (a uranium atom with sixty neighbours has more subgraphs
 than a fingerprint can list), and one of a hundred thousand can exhaust its stack. Ordinary molecules are worked on in
 this process, at full speed; those that `is_plain` does not vouch for are worked on in a child process, which is killed
-after a time limit, when it takes too much memory, or when it has crashed, and started again for the next molecule.
+after a time limit, when it takes too much memory, or when it has crashed, and started again for the next molecule. The
+limit is on the processor's time where the system can set it, so that no score depends on what else a machine is doing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import pickle
 import queue
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -29,7 +31,9 @@ T = TypeVar("T")
 SECONDS_VARIABLE = "MOLGRAFT_RDKIT_SECONDS"
 DEFAULT_SECONDS = 10.0
 MEMORY_BYTES = 4 << 30  # address space of the child, where the system can limit it
-_START_SECONDS = 120.0  # until the child has imported RDKit; long only on a machine that is busy with other things
+_START_SECONDS = 300.0  # until the child has imported RDKit; long only on a machine that is busy with other things
+_PATIENCE = (20, 60.0)  # times the limit, and seconds more, until a child is given up that does not use the processor
+_HAS_TIMERS = sys.platform != "win32"
 
 # What this process takes on itself. Molecules of these sizes took RDKit 4 s in the worst of the cases tried (a network
 # of six-bonded sulphur), milliseconds as a rule; 98 % of the molecules of ChEBI-20 are below.
@@ -59,7 +63,7 @@ class Unreadable(ValueError):
 
 
 def limit_seconds() -> float:
-    """How long RDKit may work on one molecule: `$MOLGRAFT_RDKIT_SECONDS`, else 10 s; anything but a time is ignored."""
+    """Processor time for one molecule: `$MOLGRAFT_RDKIT_SECONDS`, else 10 s; anything but a time is ignored."""
     try:
         chosen = float(os.environ.get(SECONDS_VARIABLE, DEFAULT_SECONDS))
     except ValueError:
@@ -203,7 +207,10 @@ class _Worker:
         with self._lock:
             try:
                 self._send(request)
-                reply = self._replies.get(timeout=seconds)
+                reply = self._replies.get(timeout=_START_SECONDS)  # the function is at hand, imported
+                if reply is not None:
+                    wall = _PATIENCE[0] * seconds + _PATIENCE[1] if _HAS_TIMERS else seconds
+                    reply = self._replies.get(timeout=wall)
             except queue.Empty:
                 self.stop()
                 return Refusal(f"takes RDKit longer than {seconds:g} s")
@@ -211,7 +218,10 @@ class _Worker:
                 self.stop()
                 raise
             if reply is None:
-                return Refusal(f"makes RDKit crash ({self._ended()})")
+                how = self._ended()
+                if how == _OUT_OF_TIME:
+                    return Refusal(f"takes RDKit longer than {seconds:g} s")
+                return Refusal(f"makes RDKit crash ({how})")
             value, used = reply
             self.used_seconds = self._before + used
             return value
@@ -253,6 +263,7 @@ class _Worker:
         return f"signal {-code}" if code < 0 else f"exit status {code}"
 
 
+_OUT_OF_TIME = f"signal {int(signal.SIGPROF)}" if _HAS_TIMERS else ""
 _workers: dict[int, _Worker] = {}
 
 
@@ -266,7 +277,6 @@ def _worker() -> _Worker:
 
 def _serve() -> None:
     """The child: reads requests until there are no more, or until RDKit ends it."""
-    import signal
     import time
 
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
@@ -277,7 +287,8 @@ def _serve() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if sys.platform == "linux":  # elsewhere the limit is unknown or without effect
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends this process also in the midst of RDKit
+        for number in (signal.SIGPROF, signal.SIGALRM):
+            signal.signal(number, signal.SIG_DFL)  # ends this process also in the midst of RDKit
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted parent ends this process itself
     from rdkit import Chem  # noqa: F401 - so that no molecule's time goes into it
 
@@ -290,10 +301,14 @@ def _serve() -> None:
         module, name, smiles, seconds = request
         if (module, name) not in functions:
             functions[module, name] = getattr(importlib.import_module(module), name)
-        if sys.platform != "win32":  # for the case that the parent is killed and cannot kill this process
-            signal.setitimer(signal.ITIMER_REAL, 2 * seconds + 5)
+        _send(replies, "begun")
+        if sys.platform != "win32":
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+            # For the case that the parent is killed and cannot kill this process.
+            signal.setitimer(signal.ITIMER_REAL, _PATIENCE[0] * seconds + 2 * _PATIENCE[1])
         value = _attempt(functions[module, name], smiles)
         if sys.platform != "win32":
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.setitimer(signal.ITIMER_REAL, 0)
         _send(replies, (value, time.process_time()))
 
