@@ -52,13 +52,18 @@ def can_pack(llm: nn.Module) -> bool:
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, NotImplementedError):
         same = False  # such as an architecture that hands on nothing of what it is told of sequences
     else:
-        allowed = _TOLERANCE.get(apart.dtype, _TOLERANCE_OF_HALF) * float(apart.abs().max())
-        same = together.shape == apart.shape and bool((together - apart).abs().max() <= allowed)
+        same = is_close(together, apart)
     finally:
         llm.train(training)
     if not same:
         llm.set_attn_implementation("sdpa")  # type: ignore[operator]
     return same
+
+
+def is_close(found: Tensor, wanted: Tensor) -> bool:
+    """Whether logits are those that are wanted, but for rounding; such as are no numbers are not."""
+    allowed = _TOLERANCE.get(wanted.dtype, _TOLERANCE_OF_HALF) * float(wanted.abs().max())
+    return found.shape == wanted.shape and bool((found - wanted).abs().max() <= allowed)
 
 
 def may_pack(llm: nn.Module) -> bool:
@@ -197,18 +202,18 @@ def _windowed(length: int, window: int | None, device: torch.device) -> Tensor |
 
 @torch.no_grad()
 def _logits_apart(llm: nn.Module) -> Tensor:
-    return torch.cat([llm(inputs_embeds=row[None], use_cache=False).logits[0] for row in _tried(llm)])
+    return torch.cat([llm(inputs_embeds=row[None], use_cache=False).logits[0] for row in tried_sequences(llm)])
 
 
 @torch.no_grad()
 def _logits_together(llm: nn.Module) -> Tensor:
-    rows = _tried(llm)
+    rows = tried_sequences(llm)
     row = torch.cat(rows)[None]
     logits: Tensor = llm(inputs_embeds=row, use_cache=False, **packed_arguments(_TRIED, row.device)).logits[0]
     return logits
 
 
-def _tried(llm: nn.Module) -> list[Tensor]:
+def tried_sequences(llm: nn.Module) -> list[Tensor]:
     """Embeddings of a few tokens, spread over the vocabulary so that no two sequences are alike."""
     table = llm.get_input_embeddings()  # type: ignore[operator]
     count = sum(_TRIED)
