@@ -179,7 +179,9 @@ def _with_beams(rows: KeptRows, how: Decoding) -> list[list[int]]:
         if int(hopeful.sum()) < _LEAST_ALIVE * len(places):
             for number, ids in zip((~hopeful).nonzero().squeeze(1).tolist(), answers.best(~hopeful), strict=True):
                 best[places[number]] = ids
-            places = [places[number] for number in hopeful.nonzero().squeeze(1).tolist()]
+            kept = hopeful.nonzero()
+            how.keep((beams * kept + torch.arange(beams, device=device)).flatten())
+            places = [places[number] for number in kept.squeeze(1).tolist()]
             open_beams, open_scores = open_beams[hopeful], open_scores[hopeful]
             answers, rows_of, tokens = answers.of(hopeful), rows_of[hopeful], tokens[hopeful]
         chosen = rows_of.flatten()

@@ -23,6 +23,7 @@ def main() -> int:
         "encode-forward",
         "score",
         "training-step",
+        "generate",
         "featurise-everything",
         "systems",
         "paper-scale",
@@ -44,6 +45,7 @@ def main() -> int:
         encode_forward,
         everything,
         featurise,
+        generate,
         paper_scale,
         score,
         sharing,
@@ -66,6 +68,7 @@ def main() -> int:
         "encode-forward": encode_forward.run,
         "score": score.run,
         "training-step": training_step.run,
+        "generate": generate.run,
     }
     return report(
         options.name, runs[options.name](options.rounds or 9), check=options.check, write=not options.no_write

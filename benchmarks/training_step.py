@@ -51,7 +51,7 @@ def run(rounds: int) -> Iterator[Result]:
     """Random batches of ChEBI-20 in 32 bits, and in bfloat16 where the processor has it."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        model, collators, examples = _set_up(Path(folder))
+        model, collators, examples = set_up(Path(folder), Lora(r=8))
         precisions = ("fp32", "bf16") if _has_bfloat16() else ("fp32",)
         for (precision, size), least in _LEAST.items():
             if precision in precisions:
@@ -130,19 +130,22 @@ class _Side:
         return float(loss.detach())
 
 
-def _set_up(folder: Path) -> tuple[GraphLanguageModel, tuple[Collator, Collator], list[TokenisedExample]]:
+def set_up(folder: Path, lora: Lora | None) -> tuple[GraphLanguageModel, tuple[Collator, Collator], list[TokenisedExample]]:
     """The model, a collator that packs and one that pads, and the examples."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     rows = captions()[:_EXAMPLES]
     tokenizer = special_tokenizer(train_tokenizer([text for _, text in captions()], _VOCABULARY))
     shape: dict[str, Any] = {**_SHAPE, "vocab_size": len(tokenizer), "max_position_embeddings": _LONGEST}
     torch.manual_seed(0)
-    llm = attach_lora(LlamaForCausalLM(LlamaConfig(**shape)), Lora(r=8))
+    llm: Any = LlamaForCausalLM(LlamaConfig(**shape))
+    llm.generation_config = GenerationConfig()
+    if lora is not None:
+        llm = attach_lora(llm, lora)
     encoder, projector = Gin(layers=5, width=300), Linear()
     levels = wire(encoder, projector)
     model = GraphLanguageModel(encoder.build(), projector.build(levels, shape["hidden_size"]), llm, levels)
-    model.freeze(Trains(projector="full", llm="lora"))
+    model.freeze(Trains(projector="full", llm="lora" if lora else "frozen"))
     assert can_pack(llm)
     store = FeatureStore.open_or_build(folder, encoder.features(), [smiles for smiles, _ in rows])
     layout = Layout(tokenizer, PromptStyle(chat=Plain()), Smiles(), encoder, projector, store, _LONGEST)
