@@ -22,6 +22,8 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
 _NAME = "molgraft_by_sequence"
 _TRIED = (5, 1, 9)  # lengths on which it is tried; 1 for a sequence of nothing but its first token
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
@@ -83,14 +85,29 @@ def attend_by_sequence(llm: nn.Module) -> None:
     llm.set_attn_implementation(_NAME)  # type: ignore[operator]
 
 
-def packed_arguments(lengths: Sequence[int], device: torch.device) -> Mapping[str, Any]:
+def packed_arguments(
+    lengths: Sequence[int], device: torch.device, branches: Sequence[Sequence[int]] = ()
+) -> Mapping[str, Any]:
     """What a model of transformers is told of sequences of these lengths in one row.
 
     The names are those that transformers hands on to kernels for packed sequences.
+
+    Args:
+        lengths: of the sequences.
+        device: of the model.
+        branches: for each sequence the lengths of the texts that it ends with, each of which follows what stands before
+            the first of them and sees none of the others; empty where sequences do not branch.
     """
     bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
-    positions = np.concatenate([np.arange(length) for length in lengths])
+    if branches:
+        stems = [length - sum(ends) for length, ends in zip(lengths, branches, strict=True)]
+        pairs = list(zip(stems, branches, strict=True))
+        positions = np.concatenate([_places_of(*pair) for pair in pairs])
+        told: dict[str, Any] = {"branch_distances": tuple(_distances(*pair).to(device) for pair in pairs)}
+    else:
+        positions, told = np.concatenate([np.arange(length) for length in lengths]), {}
     return {
+        **told,
         "position_ids": torch.tensor(positions[None], device=device),
         # Of four dimensions, so that no mask is made of it.
         "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
@@ -114,6 +131,7 @@ def by_sequence(
     *,
     cu_seq_lens_q: Tensor | None = None,
     sequence_lengths: tuple[int, ...] | None = None,
+    branch_distances: tuple[Tensor, ...] | None = None,
     sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
@@ -127,6 +145,8 @@ def by_sequence(
         dropout, scaling, is_causal: as SDPA has them.
         cu_seq_lens_q: `(S + 1,)` where the sequences begin and end.
         sequence_lengths: their lengths, S of them.
+        branch_distances: for each of them `(b, L)` how far back its last b tokens, which are branches, see each of its
+            tokens, negative where they do not; None where sequences do not branch.
         sliding_window: how many tokens back one sees, itself included.
         others: what else there is, which packed sequences must do without.
 
@@ -147,18 +167,28 @@ def by_sequence(
             raise NotImplementedError(f"packed sequences with {name}")
     longest = max(sequence_lengths)
     window = sliding_window if sliding_window is not None and sliding_window < longest else None
-    kernel = _kernel() if query.is_cuda and query.dtype in _HALF and not dropout else None
+    one_kernel = query.is_cuda and query.dtype in _HALF and not dropout and branch_distances is None
+    kernel = _kernel() if one_kernel else None
     if kernel is not None:
         return _by_one_kernel(kernel, query, key, value, cu_seq_lens_q, longest, scaling, window), None
     grouped = key.shape[1] != query.shape[1]
     lengths = list(sequence_lengths)
-    pieces = [
-        functional.scaled_dot_product_attention(
+
+    def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        return functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
         )
-        for q, k, v in zip(*(torch.split(tensor, lengths, 2) for tensor in (query, key, value)), strict=True)
-        for mask in (_windowed(q.shape[2], window, q.device),)
-    ]
+
+    pieces = []
+    for place, (q, k, v) in enumerate(
+        zip(*(torch.split(tensor, lengths, 2) for tensor in (query, key, value)), strict=True)
+    ):
+        distances = None if branch_distances is None else branch_distances[place]
+        stem = q.shape[2] - (0 if distances is None else len(distances))
+        pieces.append(attended(q[:, :, :stem], k[:, :, :stem], v[:, :, :stem], _windowed(stem, window, q.device)))
+        if distances is not None:
+            seen = distances >= 0 if window is None else (distances >= 0) & (distances < window)
+            pieces.append(attended(q[:, :, stem:], k, v, seen))
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None
 
 
@@ -198,6 +228,20 @@ def _windowed(length: int, window: int | None, device: torch.device) -> Tensor |
     places = torch.arange(length, device=device)
     back = places[:, None] - places
     return (back >= 0) & (back < window)
+
+
+def _places_of(stem: int, branches: Sequence[int]) -> NDArray[np.int64]:
+    """The positions of a text of `stem` tokens and of each branch that follows it."""
+    return np.concatenate([np.arange(stem), *(np.arange(stem, stem + length) for length in branches)])
+
+
+def _distances(stem: int, branches: Sequence[int]) -> Tensor:
+    """How far back each token of the branches sees each of the sequence, `(b, stem + b)`; -1 where it does not."""
+    places = _places_of(stem, branches)
+    branch_of = np.concatenate([np.full(stem, -1), np.repeat(np.arange(len(branches)), branches)])
+    back = places[stem:, None] - places
+    seen = (back >= 0) & ((branch_of == -1) | (branch_of == branch_of[stem:, None]))
+    return torch.from_numpy(np.where(seen, back, -1).astype(np.int32))
 
 
 @torch.no_grad()

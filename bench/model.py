@@ -77,18 +77,23 @@ class PackedSequences:
         lengths: of the sequences, B of them.
         places: `(N,)` positions whose next token is supervised.
         targets: `(N,)` those tokens.
-        counts: `(B,)` how many of them each sequence has.
+        counts: `(B,)` how many of them each sequence has; where sequences branch, each branch.
+        branches: for each sequence the lengths of the answers that it ends with, each of which follows the same prompt;
+            empty where sequences do not branch.
     """
 
     lengths: tuple[int, ...]
     places: Tensor
     targets: Tensor
     counts: Tensor
+    branches: tuple[tuple[int, ...], ...] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedSequences:
         """The same on another device."""
-        tensors = (self.places, self.targets, self.counts)
-        return PackedSequences(self.lengths, *(tensor.to(device, non_blocking=non_blocking) for tensor in tensors))
+        places, targets, counts = (
+            tensor.to(device, non_blocking=non_blocking) for tensor in (self.places, self.targets, self.counts)
+        )
+        return PackedSequences(self.lengths, places, targets, counts, self.branches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +371,7 @@ class GraphLanguageModel(nn.Module):
         """
         embedded = self.embed(input_ids, soft_positions, molecules, context)
         if packed is not None:
-            told = packed_arguments(packed.lengths, embedded.device)
+            told = packed_arguments(packed.lengths, embedded.device, packed.branches)
             logits = self.llm(inputs_embeds=embedded, logits_to_keep=packed.places, use_cache=False, **told).logits[0]
             return functional.cross_entropy(logits.float(), packed.targets, reduction="none"), packed.counts
         if labels is None:
