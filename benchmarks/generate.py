@@ -1,9 +1,12 @@
-"""Captions written token by token, against transformers' `generate`: the same tokens in less time.
+"""Captions written token by token, and how likely labels are, against what transformers offers for both.
 
 The reference is a batch of 16 prompts in file order, left-padded to the longest, as the published evaluations ask them
 (InstructMol and MolCA with batches of 4, which is slower). The language model is a Llama of random weights, which would
 not end its answers, so both sides are made to end each where ChEBI-20's own caption ends. What ours does otherwise:
 prompts are sorted by length, as `predict` sorts them, and `bench.decoding`.
+
+Of labels the references are 10 tokens that `generate` writes, and a padded forward pass for each label with logits of
+every position; ours is `bench.candidates`, which reads each prompt once for all labels.
 """
 
 from __future__ import annotations
@@ -17,31 +20,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.candidates import likelihoods_of_answers
 from bench.collate import Collator
 from bench.decoding import Decoding, can_decode, decode
-from bench.layout import TokenisedExample
-from bench.model import GraphLanguageModel
+from bench.layout import Layout, TokenisedExample
+from bench.model import IGNORED, GraphLanguageModel
 from benchmarks.measure import Result, compare
-from benchmarks.training_step import set_up
+from benchmarks.training_step import question, set_up
 
-_LEAST = {1: 0.95, 5: 0.95}
+_LEAST = {1: 0.95, 5: 1.2}
+_LEAST_OF_LABELS = {"transformers'": 0.85, "a": 2.0}
 _PROMPTS = {1: 64, 5: 16}
 _BATCH = 16
 _LONGEST = 256
+_QUESTIONS = 64
+_LABELS = ("Yes.", "No.")
+_WRITTEN = 10
+_WITHIN = 1e-4
 
 
 def run(rounds: int) -> Iterator[Result]:
     """Greedy answers, and beams."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        model, (_, collator), examples = set_up(Path(folder), lora=None)
+        model, layout, examples = set_up(Path(folder), lora=None)
         model.eval()
         assert can_decode(model.llm)
+        collator = Collator(layout.store, layout.padding, packs=True)
         for beams, least in _LEAST.items():
-            yield _compared(model, collator, examples[: _PROMPTS[beams]], beams, rounds, least)
+            yield _captions(model, collator, examples[: _PROMPTS[beams]], beams, rounds, least)
+        yield from _labels(model, collator, layout, rounds)
 
 
-def _compared(
+def _captions(
     model: GraphLanguageModel,
     collator: Collator,
     examples: Sequence[TokenisedExample],
@@ -66,6 +77,56 @@ def _compared(
         equal=f"all tokens of {len(examples)} answers",
         least=least,
     )
+
+
+def _labels(model: GraphLanguageModel, collator: Collator, layout: Layout, rounds: int) -> Iterator[Result]:
+    """The likelihoods of both answers to questions of yes or no."""
+    molecules = list(layout.store.row_of)[:_QUESTIONS]
+    asked = [question(number, smiles, label) for number, smiles in enumerate(molecules) for label in _LABELS]
+    examples = layout.tokenise(asked)
+    padded = Collator(layout.store, layout.padding)
+    firsts = examples[:: len(_LABELS)]
+    task = _Task(model, collator, 1)
+
+    def ours() -> Tensor:
+        found = dict(likelihoods_of_answers(model, examples, collator, _BATCH))
+        return torch.tensor([found[place] for place in range(len(examples))]).view(-1, len(_LABELS))
+
+    @torch.no_grad()
+    def forward_each() -> Tensor:
+        columns = []
+        for column in range(len(_LABELS)):
+            chosen = examples[column :: len(_LABELS)]
+            totals = []
+            for first in range(0, len(chosen), _BATCH):
+                batch = padded.training(chosen[first : first + _BATCH])
+                embedded = model.embed(batch["input_ids"], batch["soft_positions"], batch["molecules"])
+                logits = model.llm(inputs_embeds=embedded, attention_mask=batch["attention_mask"]).logits[:, :-1]
+                targets = batch["labels"][:, 1:]
+                likelihoods = logits.log_softmax(-1).gather(-1, targets.clamp(min=0)[:, :, None]).squeeze(-1)
+                totals += (likelihoods * (targets != IGNORED)).sum(dim=1).tolist()
+            columns.append(torch.tensor(totals))
+        return torch.stack(columns, dim=1)
+
+    one, other = ours(), forward_each()
+    assert float((one - other).abs().max()) <= _WITHIN, float((one - other).abs().max())
+    assert torch.equal(one.argmax(dim=1), other.argmax(dim=1))
+    equal = f"likelihoods of {one.numel()} answers within {_WITHIN:g}, and which is the likeliest"
+    for reference, theirs in (
+        (f"transformers' generate of {_WRITTEN} tokens", lambda: task.theirs(firsts, length=_WRITTEN)),
+        ("a forward pass for each", forward_each),
+    ):
+        yield compare(
+            ours,
+            theirs,
+            rounds=rounds,
+            count=len(firsts),
+            case=f"likelihoods of {len(_LABELS)} labels",
+            reference=reference,
+            unit="questions",
+            equal=equal,
+            least=_LEAST_OF_LABELS[reference.partition(" ")[0]],
+        )
 
 
 @dataclass(frozen=True)
@@ -101,8 +162,8 @@ class _Task:
 
         return self._answers(examples, write)
 
-    def theirs(self, examples: Sequence[TokenisedExample]) -> dict[str, list[int]]:
-        """By transformers."""
+    def theirs(self, examples: Sequence[TokenisedExample], length: int | None = None) -> dict[str, list[int]]:
+        """By transformers; if a length is given, so many tokens of each."""
         from transformers import GenerationConfig, LogitsProcessorList
 
         def write(embedded: Tensor, mask: Tensor, ending: _Ending) -> list[list[int]]:
@@ -120,16 +181,19 @@ class _Task:
             ).tolist()
             return [ids[: ids.index(ending.end) + 1] for ids in made]
 
-        return self._answers(examples, write)
+        return self._answers(examples, write, length)
 
     @torch.no_grad()
-    def _answers(self, examples: Sequence[TokenisedExample], write: Any) -> dict[str, list[int]]:
+    def _answers(
+        self, examples: Sequence[TokenisedExample], write: Any, length: int | None = None
+    ) -> dict[str, list[int]]:
         answers: dict[str, list[int]] = {}
         for first in range(0, len(examples), _BATCH):
             chunk = examples[first : first + _BATCH]
             batch = self.collator.prompts(chunk)
             embedded = self.model.embed(batch["input_ids"], batch["soft_positions"], batch["molecules"])
-            ending = _Ending([len(e.ids) - e.prompt_length for e in chunk], int(chunk[0].ids[-1]), self.beams)
+            lengths = [length or len(example.ids) - example.prompt_length for example in chunk]
+            ending = _Ending(lengths, int(chunk[0].ids[-1]), self.beams)
             made = write(embedded, batch["attention_mask"], ending)
             answers |= {example.id: ids for example, ids in zip(chunk, made, strict=True)}
         return answers

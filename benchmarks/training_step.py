@@ -51,7 +51,8 @@ def run(rounds: int) -> Iterator[Result]:
     """Random batches of ChEBI-20 in 32 bits, and in bfloat16 where the processor has it."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        model, collators, examples = set_up(Path(folder), Lora(r=8))
+        model, layout, examples = set_up(Path(folder), Lora(r=8))
+        collators = (Collator(layout.store, layout.padding, packs=True), Collator(layout.store, layout.padding))
         precisions = ("fp32", "bf16") if _has_bfloat16() else ("fp32",)
         for (precision, size), least in _LEAST.items():
             if precision in precisions:
@@ -130,8 +131,8 @@ class _Side:
         return float(loss.detach())
 
 
-def set_up(folder: Path, lora: Lora | None) -> tuple[GraphLanguageModel, tuple[Collator, Collator], list[TokenisedExample]]:
-    """The model, a collator that packs and one that pads, and the examples."""
+def set_up(folder: Path, lora: Lora | None) -> tuple[GraphLanguageModel, Layout, list[TokenisedExample]]:
+    """The model, with adapters if they are given; how examples are laid out for it, and some."""
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     rows = captions()[:_EXAMPLES]
@@ -149,15 +150,15 @@ def set_up(folder: Path, lora: Lora | None) -> tuple[GraphLanguageModel, tuple[C
     assert can_pack(llm)
     store = FeatureStore.open_or_build(folder, encoder.features(), [smiles for smiles, _ in rows])
     layout = Layout(tokenizer, PromptStyle(chat=Plain()), Smiles(), encoder, projector, store, _LONGEST)
-    examples = layout.tokenise([_example(number, *row) for number, row in enumerate(rows) if row[0] in store.row_of])
+    examples = layout.tokenise([question(number, *row) for number, row in enumerate(rows) if row[0] in store.row_of])
     whole = [layout.truncated(example) for example in examples if layout.fits(example)]
-    packed, padded = (Collator(store, layout.padding, packs=packs) for packs in (True, False))
-    return model, (packed, padded), whole
+    return model, layout, whole
 
 
-def _example(number: int, smiles: str, caption: str) -> Example:
-    question = f"Could you give me a brief overview of this molecule? {slot(0)}"
-    return Example(str(number), (smiles,), (Turn("user", question), Turn("assistant", caption, supervised=True)))
+def question(number: int, smiles: str, answer: str) -> Example:
+    """What is asked of a molecule, and an answer."""
+    asked = f"Could you give me a brief overview of this molecule? {slot(0)}"
+    return Example(str(number), (smiles,), (Turn("user", asked), Turn("assistant", answer, supervised=True)))
 
 
 def _has_bfloat16() -> bool:
