@@ -1,9 +1,9 @@
 """Token by token from prompts, with the keys and values of what was read kept: the tokens of transformers' `generate`.
 
 What is done otherwise costs less and changes no token. Answers of a batch end at different lengths, and rows whose
-answer has ended are taken out of the cache when they are more than half of it (transformers computes them until the
-longest answer ends). The cache is not copied anew for each token. Beams of a prompt share its first pass. A model for
-which this comes to other logits than its plain forward pass is left to transformers.
+answer has ended are taken out of the cache when they are more than a quarter of it (transformers computes them until
+the longest answer ends). The cache is not copied anew for each token. Beams of a prompt share its first pass. A model
+for which this comes to other logits than its plain forward pass is left to transformers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bench.errors import NotFiniteError
 
 GROWTH = 64
 """Tokens by which a cache is made longer at a time."""
-_LEAST_ALIVE = 0.5  # share of a cache's rows that are still written; below it the others are taken out
+_LEAST_ALIVE = 0.75  # share of a cache's rows that are still written; below it the others are taken out
 _RULED_OUT = -1e9  # what is added to the score of a beam that may not be chosen, as transformers does
 
 

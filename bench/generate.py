@@ -16,6 +16,7 @@ from bench.config import Generation
 from bench.decoding import Decoding, can_decode, decode
 from bench.identity import derived_seed
 from bench.layout import TokenisedExample, end_ids
+from bench.merging import adapters_merged
 from bench.model import GraphLanguageModel
 from bench.pieces import pieces_of
 from bench.run_store import append_jsonl, read_jsonl
@@ -136,7 +137,8 @@ def generate(
     how = _Choice(generation, tokenizer, answer_end, tuple(_single_ends(tokenizer, answer_end)), RefusingNaN(), drawing)
     embedded = model.embed(batch["input_ids"], batch["soft_positions"], batch["molecules"], batch["context"])
     write = by_ourselves if can_decode(model.llm) else by_transformers
-    made = write(model.llm, embedded, batch["attention_mask"], how)
+    with adapters_merged(model.llm):
+        made = write(model.llm, embedded, batch["attention_mask"], how)
     return [_until_end(ids, how.ends, tokenizer, answer_end) for ids in made]
 
 
