@@ -22,6 +22,8 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
 _NAME = "molgraft_by_sequence"
 _TRIED = (5, 1, 9)  # lengths on which it is tried; 1 for a sequence of nothing but its first token
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
@@ -63,6 +65,12 @@ def can_pack(llm: nn.Module) -> bool:
     return is_same
 
 
+def is_close(found: Tensor, wanted: Tensor) -> bool:
+    """Whether logits are those that are wanted, but for rounding; such as are no numbers are not."""
+    allowed = _TOLERANCE.get(wanted.dtype, _TOLERANCE_OF_HALF) * float(wanted.abs().max())
+    return found.shape == wanted.shape and bool((found - wanted).abs().max() <= allowed)
+
+
 def may_pack(llm: nn.Module) -> bool:
     """Whether a model without weights is of an architecture that is known to pack; others may yet be found to."""
     return getattr(llm.config, "model_type", "") in _KNOWN
@@ -88,21 +96,33 @@ def bounds_of(lengths: Sequence[int]) -> Tensor:
     return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
 
 
-def positions_of(lengths: Sequence[int]) -> Tensor:
-    """The position of each token in its own sequence, `(1, T)`."""
-    return torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))[None]
+def positions_of(lengths: Sequence[int], branches: Sequence[Sequence[int]] = ()) -> Tensor:
+    """The position of each token in its own sequence, `(1, T)`; `branches` as `packed_arguments` has them."""
+    if not branches:
+        return torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))[None]
+    pairs = zip(_stems(lengths, branches), branches, strict=True)
+    return torch.from_numpy(np.concatenate([_places_of(*pair) for pair in pairs]))[None]
 
 
-def packed_arguments(lengths: Sequence[int], bounds: Tensor, positions: Tensor) -> Mapping[str, Any]:
+def packed_arguments(
+    lengths: Sequence[int], bounds: Tensor, positions: Tensor, branches: Sequence[Sequence[int]] = ()
+) -> Mapping[str, Any]:
     """What a model of transformers is told of sequences in one row.
 
-    The names are those that transformers hands on to kernels for packed sequences, and one of ours.
+    The names are those that transformers hands on to kernels for packed sequences, and two of ours.
 
     Args:
         lengths: of the sequences.
         bounds, positions: of `bounds_of` and `positions_of`, where the model is.
+        branches: for each sequence the lengths of the texts that it ends with, each of which follows what stands before
+            the first of them and sees none of the others; empty where sequences do not branch.
     """
+    told: dict[str, Any] = {}
+    if branches:
+        pairs = zip(_stems(lengths, branches), branches, strict=True)
+        told["branch_distances"] = tuple(_distances(*pair).to(positions.device) for pair in pairs)
     return {
+        **told,
         "position_ids": positions,
         # Of four dimensions, so that no mask is made of it.
         "attention_mask": torch.ones(_NO_MASK, dtype=torch.bool, device=positions.device),
@@ -126,6 +146,7 @@ def by_sequence(
     *,
     cu_seq_lens_q: Tensor | None = None,
     sequence_lengths: tuple[int, ...] | None = None,
+    branch_distances: tuple[Tensor, ...] | None = None,
     sliding_window: int | None = None,
     windows_seen: list[int | None] | None = None,
     **others: Any,
@@ -140,6 +161,8 @@ def by_sequence(
         dropout, scaling, is_causal: as SDPA has them.
         cu_seq_lens_q: `(S + 1,)` where the sequences begin and end.
         sequence_lengths: their lengths, S of them.
+        branch_distances: for each of them `(b, L)` how far back its last b tokens, which are branches, see each of its
+            tokens, negative where they do not; None where sequences do not branch.
         sliding_window: how many tokens back one sees, itself included.
         windows_seen: where the layer's window is noted, for who wants to know whether layers tell theirs.
         others: what else there is, which packed sequences must do without.
@@ -170,16 +193,25 @@ def by_sequence(
     window = sliding_window if sliding_window is not None and sliding_window < longest else None
     if torch.is_autocast_enabled(query.device.type):  # positions may have made 32 bits of some, and not of others
         query, key, value = (t.to(torch.get_autocast_dtype(t.device.type)) for t in (query, key, value))
-    if not dropout and _has_kernel_for(query):
+    if not dropout and branch_distances is None and _has_kernel_for(query):
         return _by_one_kernel(query, key, value, cu_seq_lens_q, longest, scaling, window), None
     grouped, lengths = key.shape[1] != query.shape[1], list(sequence_lengths)
-    pieces = [
-        functional.scaled_dot_product_attention(
+
+    def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        return functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
         )
-        for q, k, v in zip(*(torch.split(tensor, lengths, 2) for tensor in (query, key, value)), strict=True)
-        for mask in (_windowed(q.shape[2], window, q.device),)
-    ]
+
+    pieces = []
+    for place, (q, k, v) in enumerate(
+        zip(*(torch.split(tensor, lengths, 2) for tensor in (query, key, value)), strict=True)
+    ):
+        distances = None if branch_distances is None else branch_distances[place]
+        stem = q.shape[2] - (0 if distances is None else len(distances))
+        pieces.append(attended(q[:, :, :stem], k[:, :, :stem], v[:, :, :stem], _windowed(stem, window, q.device)))
+        if distances is not None:
+            seen = distances >= 0 if window is None else (distances >= 0) & (distances < window)
+            pieces.append(attended(q[:, :, stem:], k, v, seen))
     whole = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
     return whole.transpose(1, 2).contiguous(), None
 
@@ -226,9 +258,28 @@ def _windowed(length: int, window: int | None, device: torch.device) -> Tensor |
     return (back >= 0) & (back < window)
 
 
+def _stems(lengths: Sequence[int], branches: Sequence[Sequence[int]]) -> list[int]:
+    """What stands before the branches of each sequence."""
+    return [length - sum(ends) for length, ends in zip(lengths, branches, strict=True)]
+
+
+def _places_of(stem: int, branches: Sequence[int]) -> NDArray[np.int64]:
+    """The positions of a text of `stem` tokens and of each branch that follows it."""
+    return np.concatenate([np.arange(stem), *(np.arange(stem, stem + length) for length in branches)])
+
+
+def _distances(stem: int, branches: Sequence[int]) -> Tensor:
+    """How far back each token of the branches sees each of the sequence, `(b, stem + b)`; -1 where it does not."""
+    places = _places_of(stem, branches)
+    branch_of = np.concatenate([np.full(stem, -1), np.repeat(np.arange(len(branches)), branches)])
+    back = places[stem:, None] - places
+    seen = (back >= 0) & ((branch_of == -1) | (branch_of == branch_of[stem:, None]))
+    return torch.from_numpy(np.where(seen, back, -1).astype(np.int32))
+
+
 def _is_same_together(llm: nn.Module) -> bool:
     """Whether sequences give alone what they give packed, and see nothing of each other."""
-    rows = _tried(llm)
+    rows = tried_sequences(llm)
     with torch.no_grad():
         alone = torch.cat([llm(inputs_embeds=row[None], use_cache=False).logits[0] for row in rows])
     attend_by_sequence(llm)
@@ -239,13 +290,9 @@ def _is_same_together(llm: nn.Module) -> bool:
     with torch.enable_grad():
         together = llm(inputs_embeds=row, use_cache=False, windows_seen=windows, **told).logits[0]
         sums = [part.float().square().sum() for part in torch.split(together, list(_TRIED))]
-    if together.shape != alone.shape or not windows:
-        return False
     # A window that stands in a mask alone, which is not made here, would be lost for sequences longer than those tried.
-    if getattr(llm.config, "sliding_window", None) is not None and not any(windows):
-        return False
-    allowed = _TOLERANCE.get(alone.dtype, _TOLERANCE_OF_HALF) * float(alone.abs().max())
-    if not bool((together.detach() - alone).abs().max() <= allowed):
+    is_lost = getattr(llm.config, "sliding_window", None) is not None and not any(windows)
+    if not windows or is_lost or not is_close(together.detach(), alone):
         return False
     starts = [0, *accumulate(_TRIED)]
     for total, (begin, end) in zip(sums, pairwise(starts), strict=True):
@@ -256,7 +303,7 @@ def _is_same_together(llm: nn.Module) -> bool:
     return True
 
 
-def _tried(llm: nn.Module) -> list[Tensor]:
+def tried_sequences(llm: nn.Module) -> list[Tensor]:
     """Embeddings of a few tokens, spread over the vocabulary so that no two sequences are alike."""
     table = llm.get_input_embeddings()  # type: ignore[operator]
     count = sum(_TRIED)

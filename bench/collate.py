@@ -109,6 +109,50 @@ class Collator:
             "tokens": _tokens_learned_from(examples),
         }
 
+    def branched(self, groups: Sequence[Sequence[TokenisedExample]]) -> dict[str, Any]:
+        """The examples of each group as one sequence, for a model that is packed: their prompt, and all answers to it.
+
+        Args:
+            groups: of examples that differ in their last answer alone, which alone is supervised.
+        """
+        firsts = [group[0] for group in groups]
+        stems = [first.prompt_length for first in firsts]
+        answers = [[example.ids[stem:] for example in group] for group, stem in zip(groups, stems, strict=True)]
+        lengths = [stem + sum(map(len, ends)) for stem, ends in zip(stems, answers, strict=True)]
+        starts = np.cumsum([0, *lengths[:-1]])
+        places, targets, counts = [], [], []
+        for group, stem, start in zip(groups, stems, starts.tolist(), strict=True):
+            begin = start + stem
+            for example in group:
+                wanted = np.flatnonzero(example.labels[stem:] != IGNORED)
+                # What comes first in an answer is predicted by the end of the prompt.
+                places.append(np.where(wanted == 0, start + stem - 1, begin + wanted - 1))
+                targets.append(example.labels[stem:][wanted])
+                counts.append(len(wanted))
+                begin += len(example.ids) - stem
+        branches = tuple(tuple(map(len, ends)) for ends in answers)
+        packed = PackedSequences(
+            tuple(lengths),
+            bounds_of(lengths),
+            positions_of(lengths, branches),
+            torch.from_numpy(np.concatenate(places)),
+            torch.from_numpy(np.concatenate(targets)),
+            torch.tensor(counts),
+            branches,
+        )
+        prompts = [first.ids[:stem] for first, stem in zip(firsts, stems, strict=True)]
+        rows = [np.concatenate([prompt, *ends]) for prompt, ends in zip(prompts, answers, strict=True)]
+        soft = [
+            start + np.flatnonzero(first.soft[: first.prompt_length])
+            for first, start in zip(firsts, starts, strict=True)
+        ]
+        return {
+            "input_ids": torch.from_numpy(np.concatenate(rows))[None],
+            "soft_positions": torch.from_numpy(np.concatenate(soft)),
+            "packed": packed,
+            **self._graphs(firsts, stems, starts.tolist()),
+        }
+
     def _graphs(
         self, examples: Sequence[TokenisedExample], lengths: Sequence[int], starts: Sequence[int]
     ) -> dict[str, Any]:

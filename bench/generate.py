@@ -6,21 +6,26 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.collate import Collator
 from bench.config import Generation
+from bench.decoding import Decoding, can_decode, decode
 from bench.identity import derived_seed
 from bench.layout import TokenisedExample, end_ids
+from bench.merging import adapters_merged
 from bench.model import GraphLanguageModel
 from bench.pieces import pieces_of
 from bench.run_store import append_jsonl, read_jsonl
 from bench.runtime import Runtime
 from bench.trainer import on_device
 from tasks.base import Prediction
+
+if TYPE_CHECKING:
+    from bench.token_choice import Drawing, RefusingNaN
 
 Parse = Callable[[str, str], str | None]
 """From an example's id and a raw generation to the answer in it, or None where it cannot be read as one."""
@@ -120,41 +125,109 @@ def generate(
     Raises:
         NotFiniteError: the model gives a token a logit that is no number.
     """
-    from transformers import GenerationConfig, LogitsProcessorList
-
     from bench.token_choice import Drawing, RefusingNaN
 
     model.eval()
     device = model.token_embedding.weight.device
     batch = on_device(batch, device)
-    ends = _single_ends(tokenizer, answer_end)
-    padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    how: dict[str, Any] = {"do_sample": False, "num_beams": generation.beams}
-    if generation.beams > 1:
-        how["length_penalty"] = generation.length_penalty
-    chosen = LogitsProcessorList([RefusingNaN()])
+    drawing = None
     if generation.temperature:
-        how = {"do_sample": False}  # the likeliest of what is drawn
         place = rows or Rows(0, len(batch["input_ids"]))
-        chosen.append(Drawing(generation.temperature, generation.top_k, seed, place.first, place.total, device))
-    stops: dict[str, Any] = {}
-    if answer_end and len(end_ids(tokenizer, answer_end)) > 1:  # no token that stands for the end, but several
-        stops = {"stop_strings": [answer_end], "tokenizer": tokenizer}
-    made: Tensor = model.llm.generate(  # type: ignore[operator]
-        inputs_embeds=model.embed(batch["input_ids"], batch["soft_positions"], batch["molecules"], batch["context"]),
-        attention_mask=batch["attention_mask"],
-        logits_processor=chosen,
+        drawing = Drawing(generation.temperature, generation.top_k, seed, place.first, place.total, device)
+    how = _Choice(generation, tokenizer, answer_end, tuple(_single_ends(tokenizer, answer_end)), RefusingNaN(), drawing)
+    embedded = model.embed(batch["input_ids"], batch["soft_positions"], batch["molecules"], batch["context"])
+    write = by_ourselves if can_decode(model.llm) else by_transformers
+    with adapters_merged(model.llm):
+        made = write(model.llm, embedded, batch["attention_mask"], how)
+    return [_until_end(ids, how.ends, tokenizer, answer_end) for ids in made]
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """How answers are written.
+
+    Args:
+        generation: as it was asked for.
+        tokenizer: of the model.
+        answer_end: the text that ends an answer, if any.
+        ends: the tokens each of which ends one.
+        refusing: looks at logits.
+        drawing: where tokens are drawn.
+    """
+
+    generation: Generation
+    tokenizer: Any
+    answer_end: str
+    ends: tuple[int, ...]
+    refusing: RefusingNaN
+    drawing: Drawing | None
+
+    @property
+    def padding(self) -> int:
+        """What stands behind the end of an answer."""
+        tokenizer = self.tokenizer
+        return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+    @property
+    def beams(self) -> int:
+        """How many are followed; where tokens are drawn, one."""
+        return 1 if self.drawing is not None else self.generation.beams
+
+    @property
+    def stops_by_text(self) -> bool:
+        """Whether no token stands for the answer's end, but several."""
+        return bool(self.answer_end) and len(end_ids(self.tokenizer, self.answer_end)) > 1
+
+
+def by_ourselves(llm: nn.Module, embedded: Tensor, mask: Tensor, how: _Choice) -> list[list[int]]:
+    """New tokens of prompts `(B, L, d)`, by our own loop."""
+    from transformers import StopStringCriteria
+
+    refusing, drawing = how.refusing, how.drawing
+    stopping = StopStringCriteria(how.tokenizer, [how.answer_end]) if how.stops_by_text else None
+
+    def choose(ids: Tensor, scores: Tensor) -> Tensor:
+        scores = refusing(ids, scores)
+        return scores if drawing is None else drawing(ids, scores)
+
+    decoding = Decoding(
+        longest=how.generation.max_new_tokens,
+        shortest=how.generation.min_new_tokens,
+        ends=how.ends,
+        padding=how.padding,
+        beams=how.beams,
+        length_penalty=how.generation.length_penalty,
+        choose=choose,
+        keep=lambda rows: None if drawing is None else drawing.keep(rows),
+        has_stopped=None if stopping is None else lambda ids: stopping(ids, None),
+    )
+    return decode(llm, embedded, mask, decoding)
+
+
+def by_transformers(llm: nn.Module, embedded: Tensor, mask: Tensor, how: _Choice) -> list[list[int]]:
+    """The same by transformers, with padding behind answers that have ended."""
+    from transformers import GenerationConfig, LogitsProcessorList
+
+    beams = {"length_penalty": how.generation.length_penalty} if how.beams > 1 else {}
+    stops = {"stop_strings": [how.answer_end], "tokenizer": how.tokenizer} if how.stops_by_text else {}
+    made: Tensor = llm.generate(  # type: ignore[operator]
+        inputs_embeds=embedded,
+        attention_mask=mask,
+        logits_processor=LogitsProcessorList([how.refusing, *([how.drawing] if how.drawing else [])]),
         generation_config=GenerationConfig(
-            **how,
-            max_new_tokens=generation.max_new_tokens,
-            min_new_tokens=generation.min_new_tokens or None,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=ends or None,
-            pad_token_id=padding,
+            do_sample=False,  # where tokens are drawn, the likeliest of what is drawn
+            num_beams=how.beams,
+            **beams,
+            max_new_tokens=how.generation.max_new_tokens,
+            min_new_tokens=how.generation.min_new_tokens or None,
+            bos_token_id=how.tokenizer.bos_token_id,
+            eos_token_id=list(how.ends) or None,
+            pad_token_id=how.padding,
         ),
         **stops,
     )
-    return [_until_end(ids, ends, tokenizer, answer_end) for ids in made.tolist()]
+    answers: list[list[int]] = made.tolist()
+    return answers
 
 
 def _single_ends(tokenizer: Any, answer_end: str) -> list[int]:

@@ -15,7 +15,9 @@ from torch import nn
 
 from bench.attention import may_pack
 from bench.config import RunConfig, Stage
+from bench.decoding import GROWTH
 from bench.lengths import Lengths
+from bench.merging import merged_bytes
 from bench.model import GraphLanguageModel
 from bench.tracing import Kept, Step, kept_by
 
@@ -116,6 +118,8 @@ def stage_memory(
 def generation_memory(config: RunConfig, model: GraphLanguageModel, prompt: int) -> dict[str, int]:
     """Bytes that generating takes: weights, the cache of keys and values, and the last position's logits.
 
+    Weights that adapters are merged into are there twice. One layer's keys and values are copied at a time.
+
     Args:
         config: the run.
         model: the whole model on the meta device.
@@ -128,11 +132,12 @@ def generation_memory(config: RunConfig, model: GraphLanguageModel, prompt: int)
     heads = int(shape.num_attention_heads)
     width = int(getattr(shape, "head_dim", None) or shape.hidden_size // heads)
     shared = int(getattr(shape, "num_key_value_heads", None) or heads)
-    each = 2 * int(shape.num_hidden_layers) * shared * width * size
+    each = 2 * (int(shape.num_hidden_layers) + 1) * shared * width * size
     logits = 3 * 4 * rows * int(shape.vocab_size)  # in 32 bits, processed and normed
     return {
-        "weights": weights_of(model, config.llm.quantisation),
-        "cache": each * rows * (prompt + generation.max_new_tokens),
+        "weights": weights_of(model, config.llm.quantisation)
+        + (merged_bytes(model.llm) if config.llm.quantisation == "none" else 0),
+        "cache": each * rows * (prompt + generation.max_new_tokens + GROWTH),
         "logits": logits,
     }
 

@@ -79,7 +79,9 @@ class PackedSequences:
         positions: `(1, T)` of each token in its own sequence.
         places: `(N,)` positions in the row whose next token is supervised.
         targets: `(N,)` those tokens.
-        counts: `(B,)` how many of them each sequence has.
+        counts: `(B,)` how many of them each sequence has; where sequences branch, each branch.
+        branches: for each sequence the lengths of the answers that it ends with, each of which follows the same prompt;
+            empty where sequences do not branch.
     """
 
     lengths: tuple[int, ...]
@@ -88,19 +90,20 @@ class PackedSequences:
     places: Tensor
     targets: Tensor
     counts: Tensor
+    branches: tuple[tuple[int, ...], ...] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedSequences:
         """The same on another device."""
         return PackedSequences(
-            self.lengths, *(tensor.to(device, non_blocking=non_blocking) for tensor in self._tensors)
+            self.lengths, *(tensor.to(device, non_blocking=non_blocking) for tensor in self._tensors), self.branches
         )
 
     def pin_memory(self) -> PackedSequences:
         """The same in memory that a GPU can copy from while it computes."""
-        return PackedSequences(self.lengths, *(tensor.pin_memory() for tensor in self._tensors))
+        return PackedSequences(self.lengths, *(tensor.pin_memory() for tensor in self._tensors), self.branches)
 
     @property
-    def _tensors(self) -> tuple[Tensor, ...]:
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         return self.bounds, self.positions, self.places, self.targets, self.counts
 
 
@@ -381,7 +384,7 @@ class GraphLanguageModel(nn.Module):
         if packed is not None:
             if not is_by_sequence(self.llm):
                 raise RuntimeError("a packed batch for a language model whose sequences would see each other")
-            told = packed_arguments(packed.lengths, packed.bounds, packed.positions)
+            told = packed_arguments(packed.lengths, packed.bounds, packed.positions, packed.branches)
             logits = self.llm(inputs_embeds=embedded, logits_to_keep=packed.places, use_cache=False, **told).logits[0]
             return functional.cross_entropy(logits.float(), packed.targets, reduction="none"), packed.counts
         if labels is None:

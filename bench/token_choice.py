@@ -42,7 +42,11 @@ class Drawing(LogitsProcessor):  # type: ignore[misc]
     def __init__(self, temperature: float, top_k: int, seed: int, first: int, total: int, device: torch.device) -> None:
         self._warpers = [TemperatureLogitsWarper(float(temperature)), *([TopKLogitsWarper(top_k)] if top_k else [])]
         self._generator = torch.Generator(device).manual_seed(seed)
-        self._first, self._total = first, total
+        self._rows, self._total = torch.arange(first, total, device=device), total
+
+    def keep(self, rows: Tensor) -> None:
+        """From now on only these of the rows that were here are; they are given the numbers that they always are."""
+        self._rows = self._rows[rows]
 
     def __call__(self, input_ids: Any, scores: Tensor) -> Tensor:
         """Scores `(B, V)` to such whose largest is the token drawn."""
@@ -51,4 +55,4 @@ class Drawing(LogitsProcessor):  # type: ignore[misc]
         probabilities = torch.softmax(scores, dim=-1)
         numbers = torch.empty(self._total, scores.shape[1], dtype=probabilities.dtype, device=probabilities.device)
         numbers.exponential_(1, generator=self._generator)
-        return probabilities / numbers[self._first : self._first + len(scores)]
+        return probabilities / numbers[self._rows[: len(scores)]]

@@ -20,6 +20,7 @@ PATHS = (
     "collate",
     "encode-forward",
     "training-step",
+    "generate",
     "score",
 )
 """Benchmarks that yield comparisons, each a module of its name with a function `run(rounds)`."""

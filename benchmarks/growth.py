@@ -176,24 +176,28 @@ def _collating(folder: Path, size: int) -> Work:
 
 
 def _training_examples(folder: Path, count: int) -> Work:
+    from bench.collate import Collator
+    from bench.config import Lora
     from benchmarks import training_step
 
-    model, (packed, _), examples = training_step.set_up(folder / "features", 64)
+    model, layout, examples = training_step.set_up(folder / "features", Lora(r=8), 64)
     middle = sorted(examples, key=lambda example: len(example.ids))[len(examples) // 2]
-    side = training_step.Side(model, packed)
+    side = training_step.Side(model, Collator(layout.store, layout.padding, packs=True))
     return lambda: side.step([middle] * count, "fp32")
 
 
 def _training_tokens(folder: Path, length: int) -> Work:
+    from bench.collate import Collator
+    from bench.config import Lora
     from benchmarks import training_step
 
-    model, (packed, _), examples = training_step.set_up(folder / "features", 64)
+    model, layout, examples = training_step.set_up(folder / "features", Lora(r=8), 64)
     example = examples[0]
     repeated = [np.resize(values, length) for values in (example.ids, example.labels)]
     long = replace(
         example, ids=repeated[0], labels=repeated[1], soft=np.zeros(length, dtype=np.bool_), molecules=(), places=()
     )
-    side = training_step.Side(model, packed)
+    side = training_step.Side(model, Collator(layout.store, layout.padding, packs=True))
     return lambda: side.step([long] * 4, "fp32")
 
 
@@ -206,15 +210,15 @@ def _answering_tokens(folder: Path, length: int) -> Work:
 
 
 def _answering(folder: Path, count: int, length: int) -> Work:
+    from bench.collate import Collator
     from bench.config import Generation
     from bench.generate import generate
     from benchmarks import training_step
 
-    model, (_, padded), examples = training_step.set_up(folder / "features", 64)
-    tokenizer = training_step.tokenizer()
+    model, layout, examples = training_step.set_up(folder / "features", None, 64)
     how = Generation(max_new_tokens=length, min_new_tokens=length, batch_size=count)
-    prompts = padded.prompts(examples[:count])
-    return lambda: generate(model, tokenizer, prompts, how)
+    prompts = Collator(layout.store, layout.padding).prompts(examples[:count])
+    return lambda: generate(model, layout.tokenizer, prompts, how)
 
 
 def _scoring(rows: int) -> Work:

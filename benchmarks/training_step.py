@@ -28,7 +28,6 @@ from bench.config import Lora, Optimiser, Trains
 from bench.language_model import attach_lora
 from bench.layout import Layout, TokenisedExample
 from bench.model import GraphLanguageModel, wire
-from bench.pretrain_lm import special_tokenizer, train_tokenizer
 from bench.trainer import parameter_groups
 from benchmarks.measure import Result, compare
 from benchmarks.molecules import captions
@@ -51,7 +50,8 @@ def run(rounds: int) -> Iterator[Result]:
     """Random batches of ChEBI-20 in 32 bits, and in bfloat16 where the processor has it."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        model, collators, examples = set_up(Path(folder))
+        model, layout, examples = set_up(Path(folder), Lora(r=8))
+        collators = (Collator(layout.store, layout.padding, packs=True), Collator(layout.store, layout.padding))
         precisions = ("fp32", "bf16") if _has_bfloat16() else ("fp32",)
         for (precision, size), least in _LEAST.items():
             if precision in precisions:
@@ -130,37 +130,36 @@ class Side:
         return float(loss.detach())
 
 
-def tokenizer() -> Any:
-    """Made of the captions."""
-    return special_tokenizer(train_tokenizer([text for _, text in captions()], _VOCABULARY))
-
-
 def set_up(
-    folder: Path, count: int = _EXAMPLES
-) -> tuple[GraphLanguageModel, tuple[Collator, Collator], list[TokenisedExample]]:
-    """The model, a collator that packs and one that pads, and the examples."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    folder: Path, lora: Lora | None, count: int = _EXAMPLES
+) -> tuple[GraphLanguageModel, Layout, list[TokenisedExample]]:
+    """The model, with adapters if they are given; how examples are laid out for it, and some."""
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-    rows, words = captions()[:count], tokenizer()
+    rows = captions()[:count]
+    words = special_tokenizer(train_tokenizer([text for _, text in captions()], _VOCABULARY))
     shape: dict[str, Any] = {**_SHAPE, "vocab_size": len(words), "max_position_embeddings": _LONGEST}
     torch.manual_seed(0)
-    llm = attach_lora(LlamaForCausalLM(LlamaConfig(**shape)), Lora(r=8))
+    llm: Any = LlamaForCausalLM(LlamaConfig(**shape))
+    llm.generation_config = GenerationConfig()
+    if lora is not None:
+        llm = attach_lora(llm, lora)
     encoder, projector = Gin(layers=5, width=300), Linear()
     levels = wire(encoder, projector)
     model = GraphLanguageModel(encoder.build(), projector.build(levels, shape["hidden_size"]), llm, levels)
-    model.freeze(Trains(projector="full", llm="lora"))
+    model.freeze(Trains(projector="full", llm="lora" if lora else "frozen"))
     assert can_pack(llm)
     store = FeatureStore.open_or_build(folder, encoder.features(), [smiles for smiles, _ in rows])
     layout = Layout(words, PromptStyle(chat=Plain()), Smiles(), encoder, projector, store, _LONGEST)
-    examples = layout.tokenise([_example(number, *row) for number, row in enumerate(rows) if row[0] in store.row_of])
+    examples = layout.tokenise([question(number, *row) for number, row in enumerate(rows) if row[0] in store.row_of])
     whole = [layout.truncated(example) for example in examples if layout.fits(example)]
-    packed, padded = (Collator(store, layout.padding, packs=packs) for packs in (True, False))
-    return model, (packed, padded), whole
+    return model, layout, whole
 
 
-def _example(number: int, smiles: str, caption: str) -> Example:
-    question = f"Could you give me a brief overview of this molecule? {slot(0)}"
-    return Example(str(number), (smiles,), (Turn("user", question), Turn("assistant", caption, supervised=True)))
+def question(number: int, smiles: str, answer: str) -> Example:
+    """What is asked of a molecule, and an answer."""
+    asked = f"Could you give me a brief overview of this molecule? {slot(0)}"
+    return Example(str(number), (smiles,), (Turn("user", asked), Turn("assistant", answer, supervised=True)))
 
 
 def _has_bfloat16() -> bool:

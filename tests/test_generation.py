@@ -12,8 +12,10 @@ from conftest import QUICK
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+import bench.generate
 from bench.collate import Collator
 from bench.config import Generation, RunConfig
+from bench.decoding import can_decode
 from bench.experiment import RunResult, evaluate_run, run
 from bench.generate import generate, predict
 from bench.layout import Layout, end_ids
@@ -102,6 +104,38 @@ def test_drawn_answers_are_the_same_after_an_interruption_and_on_repeat(
     file.unlink()
     evaluate_run(trained.run.path, where, settings)
     assert file.read_text().splitlines(keepends=True) == lines
+
+
+HOW = (
+    "{max_new_tokens: 6, batch_size: 4}",
+    "{max_new_tokens: 6, batch_size: 4, min_new_tokens: 5}",
+    "{max_new_tokens: 6, batch_size: 10, beams: 3, length_penalty: 0.5}",
+    "{max_new_tokens: 6, batch_size: 4, temperature: 3.0, top_k: 20}",
+)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_transformers_would_give_a_run_the_same_answers(
+    how: str, trained: RunResult, tmp_path: Path, session_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, settings = runtime(tmp_path, session_cache), [f"evaluation.generation={how}"]
+    known: list[bool] = []
+
+    def is_decoded(llm: Any) -> bool:
+        known.append(can_decode(llm))
+        return known[-1]
+
+    monkeypatch.setattr(bench.generate, "can_decode", is_decoded)
+    ours = evaluate_run(trained.run.path, where, settings)
+    file = ours.run.predictions_file(ours.summary["evaluations"][-1]["predict_id"])
+    answers = file.read_text()
+    if how != HOW[0]:  # whose answers were made as the run was trained
+        assert known
+        assert all(known)
+    file.unlink()
+    monkeypatch.setattr(bench.generate, "can_decode", lambda _: False)
+    evaluate_run(trained.run.path, where, settings)
+    assert file.read_text() == answers
 
 
 def test_each_stage_and_the_evaluation_have_prompts_of_their_own(tmp_path: Path, session_cache: Path) -> None:
