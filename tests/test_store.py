@@ -742,3 +742,14 @@ def test_an_error_in_another_process_names_the_molecule(tmp_path: Path, monkeypa
         FeatureStore.open_or_build(tmp_path / "features", [missing], MOLECULES, workers=2)
     assert any(MOLECULES[0] in note for note in caught.value.__notes__)
     assert segments(tmp_path / "features") == []
+
+
+def test_keys_are_of_the_molecule_and_nothing_else(tmp_path: Path) -> None:
+    store = FeatureStore.open_or_build(tmp_path, [Pgnn2()], MOLECULES)
+    other = FeatureStore.open_or_build(tmp_path, [Pgnn2()], [*MOLECULES[2:], "CCCC"])
+    asked = [MOLECULES[3], MOLECULES[2], MOLECULES[3]]
+    expected = [int.from_bytes(hashlib.sha256(smiles.encode()).digest()[:7], "big") for smiles in asked]
+    for _ in range(2):
+        assert store.keys(asked).tolist() == other.keys(asked).tolist() == expected
+    with pytest.raises(KeyError):
+        store.keys(["CCCC"])
