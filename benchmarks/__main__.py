@@ -20,6 +20,8 @@ def main() -> int:
     names = (
         "featurise",
         "collate",
+        "store",
+        "motifs",
         "encode-forward",
         "score",
         "training-step",
@@ -44,9 +46,11 @@ def main() -> int:
         encode_forward,
         everything,
         featurise,
+        motifs,
         paper_scale,
         score,
         sharing,
+        store,
         systems,
         training_step,
     )
@@ -63,6 +67,8 @@ def main() -> int:
     runs = {
         "featurise": featurise.run,
         "collate": collate.run,
+        "store": store.run,
+        "motifs": motifs.run,
         "encode-forward": encode_forward.run,
         "score": score.run,
         "training-step": training_step.run,
