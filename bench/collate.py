@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -172,8 +171,7 @@ class Collator:
     def _molecules(self, molecules: Sequence[str]) -> MoleculeBatch | None:
         if self.store is None or not molecules:
             return None
-        keys = [int.from_bytes(hashlib.sha256(smiles.encode()).digest()[:7], "big") for smiles in molecules]
-        return replace(self.store.batch(molecules), keys=torch.tensor(keys))
+        return replace(self.store.batch(molecules), keys=self.store.keys(molecules))
 
     @staticmethod
     def _context(

@@ -5,7 +5,7 @@ The wrapper knows no concrete part. What is wired to what follows from the decla
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,17 +94,21 @@ class PackedSequences:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedSequences:
         """The same on another device."""
-        return PackedSequences(
-            self.lengths, *(tensor.to(device, non_blocking=non_blocking) for tensor in self._tensors), self.branches
-        )
+        return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> PackedSequences:
         """The same in memory that a GPU can copy from while it computes."""
-        return PackedSequences(self.lengths, *(tensor.pin_memory() for tensor in self._tensors), self.branches)
+        return self._with(Tensor.pin_memory)
 
-    @property
-    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return self.bounds, self.positions, self.places, self.targets, self.counts
+    def _with(self, change: Callable[[Tensor], Tensor]) -> PackedSequences:
+        return replace(
+            self,
+            bounds=change(self.bounds),
+            positions=change(self.positions),
+            places=change(self.places),
+            targets=change(self.targets),
+            counts=change(self.counts),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ PATHS = (
     "startup",
     "featurise",
     "collate",
+    "store",
+    "motifs",
     "encode-forward",
     "training-step",
     "generate",

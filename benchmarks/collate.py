@@ -16,7 +16,7 @@ from encoders.base import MoleculeBatch
 from encoders.features import Pgnn2
 from encoders.store import FeatureStore
 
-_LEAST = {16: 2.5, 64: 3.0, 256: 4.0}
+_LEAST = {16: 3.5, 64: 4.5, 256: 6.0}
 _MOLECULES = 4_096  # per round
 
 

@@ -28,6 +28,7 @@ from bench.config import Lora, Optimiser, Trains
 from bench.language_model import attach_lora
 from bench.layout import Layout, TokenisedExample
 from bench.model import GraphLanguageModel, wire
+from bench.pretrain_lm import special_tokenizer, train_tokenizer
 from bench.trainer import parameter_groups
 from benchmarks.measure import Result, compare
 from benchmarks.molecules import captions

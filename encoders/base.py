@@ -53,8 +53,7 @@ class Ragged:
 
     def molecule_of_row(self) -> Tensor:
         """The molecule that each row belongs to, `(sum n,)` int64."""
-        molecules = torch.arange(self.ptr.numel() - 1, device=self.ptr.device)
-        return molecules.repeat_interleave(self.counts(), output_size=self.values.shape[0])
+        return torch.repeat_interleave(self.counts(), output_size=self.values.shape[0])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Ragged:
         """The same rows on another device."""

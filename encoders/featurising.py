@@ -1,4 +1,9 @@
-"""Molecules as rows: one parse for all schemes that want a molecule, in one process or several."""
+"""Molecules as rows: one parse for all schemes that want a molecule, in one process or several.
+
+The rows of schemes that are tables of features are read from RDKit's binary form of many molecules at once
+(`binary_schemes`), where this RDKit's is known. What cannot be read so, and what a table lacks, takes the plain path:
+the scheme's own `featurise`, which all other schemes take for every molecule.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +25,8 @@ import numpy as np
 from rdkit import Chem, rdBase
 
 from encoders.base import Column, EncoderError, FeatureScheme, RejectedMoleculeError
+from encoders.binary import MOST, Binaries
+from encoders.binary_schemes import is_binary, rows_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,6 +36,8 @@ SOURCE_ATTRIBUTE = "__molgraft_source__"
 """Where the module of a plug-in file keeps the hash of the file as it was when it was imported."""
 
 _CHUNK = 1_000
+# Molecules of a chunk; fewer are featurised one by one before the test of the binary form is done.
+_BINARY_FROM = 200
 # Seconds of work left, alone, from which other processes are started; each takes 2 to 4 seconds to import torch.
 _PARALLEL_FROM = 8.0
 
@@ -145,22 +154,104 @@ def _parsed(smiles: str) -> Mol:
 
 def _featurise_chunk(schemes: Sequence[FeatureScheme], molecules: Sequence[str]) -> list[Rows]:
     """The rows of each scheme; a scheme goes on where another one rejects, since others may ask for it alone."""
+    if len(molecules) >= _BINARY_FROM and any(map(is_binary, schemes)):
+        return _featurise_at_once(schemes, molecules)
     collectors = [_Collector(scheme) for scheme in schemes] or [_Collector(None)]
     with rdBase.BlockLogs():
         for smiles in molecules:
-            try:
-                molecule = _parsed(smiles)
-            except RejectedMoleculeError as error:
-                for collector in collectors:
-                    collector.rejected[smiles] = str(error)
-                continue
-            for collector in collectors:
-                try:
-                    collector.add(molecule, smiles)
-                except Exception as error:
-                    error.add_note(f"while featurising {smiles[:200]!r}")
-                    raise
+            _collect(collectors, collectors, smiles)
     return [collector.rows() for collector in collectors]
+
+
+def _featurise_at_once(schemes: Sequence[FeatureScheme], molecules: Sequence[str]) -> list[Rows]:
+    """The same rows, those of schemes that can be read from the binary form by reading it."""
+    binary = {position: scheme for position, scheme in enumerate(schemes) if is_binary(scheme)}
+    collectors = [_Collector(scheme) for scheme in schemes]
+    plain = [collector for position, collector in enumerate(collectors) if position not in binary]
+    parsed: list[int] = []
+    binaries: list[bytes] = []
+    unreadable: dict[int, Mol] = {}
+    with rdBase.BlockLogs():
+        for position, smiles in enumerate(molecules):
+            molecule = _collect(plain, collectors, smiles)
+            if molecule is None:
+                continue
+            parsed.append(position)
+            # Where it can be foreseen that it will not be read, it is kept and not parsed once more.
+            if _has_labels(smiles) or _is_large(molecule, smiles):
+                unreadable[position] = molecule
+                binaries.append(b"")
+            else:
+                binaries.append(molecule.ToBinary(0))
+        read = Binaries(binaries)
+        known = np.array(parsed, dtype=np.int64)
+        found = []
+        for position, collector in enumerate(collectors):
+            if position not in binary:
+                found.append(collector.rows())
+                continue
+            rows = rows_of(binary[position], read)
+            is_done = read.is_read.copy()
+            is_done[is_done] = rows.is_accepted
+            left = known[~is_done].tolist()
+            for other in left:
+                collector.add(unreadable.get(other) or _parsed(molecules[other]), molecules[other])
+            done = known[is_done].tolist()
+            counts = {name: count[rows.is_accepted] for name, count in read.counts().items()}
+            at_once = Rows([molecules[other] for other in done], counts["atom"], rows.values, counts, {})
+            found.append(_interleaved(at_once, collector.rows(), molecules, known[is_done], left))
+    return found
+
+
+def _collect(adding: Sequence[_Collector], all_of_them: Sequence[_Collector], smiles: str) -> Mol | None:
+    """Parses a molecule and adds it to some collectors; all are told where it cannot be parsed."""
+    try:
+        molecule = _parsed(smiles)
+    except RejectedMoleculeError as error:
+        for collector in all_of_them:
+            collector.rejected[smiles] = str(error)
+        return None
+    for collector in adding:
+        collector.add(molecule, smiles)
+    return molecule
+
+
+def _has_labels(smiles: str) -> bool:
+    """Whether there may be wildcards or mapped atoms, which have labels."""
+    return "*" in smiles or ":" in smiles
+
+
+def _is_large(molecule: Mol, smiles: str) -> bool:
+    """Whether there are more atoms or bonds than are read, which takes more letters than that."""
+    return len(smiles) > MOST and (molecule.GetNumAtoms() > MOST or molecule.GetNumBonds() > MOST)
+
+
+def _interleaved(
+    done: Rows, left: Rows, molecules: Sequence[str], places: NDArray[np.int64], others: Sequence[int]
+) -> Rows:
+    """Two parts of a chunk as one, in the order of its molecules.
+
+    Args:
+        done, left: the parts.
+        molecules: the whole chunk.
+        places: where in it those of `done` are.
+        others: where those of `left` are, the rejected ones among them.
+    """
+    rejected = {smiles: left.rejected[smiles] for smiles in molecules if smiles in left.rejected}
+    if not left.molecules:
+        return Rows(done.molecules, done.num_atoms, done.values, done.counts, rejected)
+    kept = [place for place in others if molecules[place] not in rejected]
+    both = np.concatenate([places, np.array(kept, dtype=np.int64)])
+    order = np.argsort(both, kind="stable")
+    values, counts = {}, {}
+    for name, count in done.counts.items():
+        joined = np.concatenate([count, left.counts[name]])
+        counts[name] = joined[order]
+        first = (joined.cumsum() - joined)[order] - (counts[name].cumsum() - counts[name])
+        rows = np.arange(joined.sum()) + first.repeat(counts[name])
+        values[name] = np.concatenate([done.values[name], left.values[name]]).take(rows, axis=0)
+    num_atoms = np.concatenate([done.num_atoms, left.num_atoms])[order]
+    return Rows([molecules[place] for place in both[order].tolist()], num_atoms, values, counts, rejected)
 
 
 class _Collector:
@@ -182,6 +273,9 @@ class _Collector:
             except RejectedMoleculeError as error:
                 self.rejected[smiles] = str(error)
                 return
+            except Exception as error:
+                error.add_note(f"while featurising {smiles[:200]!r}")
+                raise
             if rows.keys() != self._columns.keys():
                 raise EncoderError(
                     f"feature scheme {self._name} declares the columns {', '.join(self._columns)} "

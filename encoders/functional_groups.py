@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from rdkit.Chem import BondStereo, BondType, GetSymmSSSR, MolFromSmarts
+from rdkit.Chem import Atom, Bond, BondStereo, BondType, MolFromSmarts
 
 from encoders.base import Segmenter
 from encoders.features import BOND_TYPES
@@ -19,8 +18,9 @@ if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
 # Heteroatoms, both ends of a double or triple bond, and acetals: the atoms that functional groups grow from.
-_MARKED = tuple(MolFromSmarts(pattern) for pattern in ("[!#6]", "*=,#*", "[CX4]([O,N,S])[O,N,S]"))
-_MANY_MATCHES = 1_000_000  # RDKit stops at 1,000 unless told
+MARKED = tuple(MolFromSmarts(pattern) for pattern in ("[!#6]", "*=,#*", "[CX4]([O,N,S])[O,N,S]"))
+_CARBON, _ACETAL = 6, frozenset({8, 7, 16})
+_MULTIPLE = frozenset({BondType.DOUBLE, BondType.TRIPLE})
 
 # LLaMo's atom and bond features are computed along with the motifs' and thrown away; a value that they lack loses the
 # motifs all the same.
@@ -73,58 +73,103 @@ class FunctionalGroup(Segmenter):
     description_width: ClassVar[int] = 73
 
     def motifs(self, molecule: Mol) -> Sequence[Sequence[int]]:  # noqa: D102 - inherited
-        if not _has_features(molecule):
+        atoms, bonds = _atoms(molecule), _bonds(molecule)
+        kinds = list(map(Bond.GetBondType, bonds))
+        if not (
+            _BOND_TYPES.issuperset(kinds)
+            and _STEREO.issuperset(map(Bond.GetStereo, bonds))
+            and max(map(Atom.GetDegree, atoms), default=0) <= _MOST_NEIGHBOURS
+        ):
             return []
-        return in_order([*_groups(molecule), *_merged_rings(molecule)])
+        rings = molecule.GetRingInfo().AtomRings()
+        ends = _ends(bonds)
+        marked = _marked(atoms, ends, kinds)
+        chain = [pair for pair, inside in zip(ends, map(Bond.IsInRing, bonds), strict=True) if not inside]
+        return in_order([*_groups(len(atoms), marked, chain, rings), *_merged_rings(rings)])
 
     def describe(self, molecule: Mol, motifs: Sequence[Sequence[int]]) -> NDArray[np.integer]:  # noqa: D102 - inherited
         described = np.zeros((len(motifs), self.description_width), dtype=np.uint8)
-        motifs_of: list[set[int]] = [set() for _ in range(molecule.GetNumAtoms())]
+        counts = np.zeros((len(motifs), len(_SLOTS)), dtype=np.int64)
+        numbers = list(map(Atom.GetAtomicNum, _atoms(molecule)))
+        bonds = _bonds(molecule)
+        motifs_of: list[set[int]] = [set() for _ in numbers]
+        counted: list[tuple[int, int]] = []
+        flagged: list[tuple[int, int]] = []
         for motif, atoms in enumerate(motifs):
             for atom in atoms:
                 motifs_of[atom].add(motif)
-        counts: list[Counter[tuple[int, int]]] = [Counter() for _ in motifs]
-        for atom in molecule.GetAtoms():
-            number = atom.GetAtomicNum()
-            for motif in motifs_of[atom.GetIdx()]:
-                if number in _COUNTS:
-                    counts[motif][_COUNTS[number]] += 1
+                number = numbers[atom]
+                if number in _COUNT_OF:
+                    counted.append((motif, _COUNT_OF[number]))
                 else:
-                    described[motif, _HAS_HALOGEN if number in _HALOGENS else _HAS_OTHER] = 1
-        for bond in molecule.GetBonds():
-            inside = motifs_of[bond.GetBeginAtomIdx()] & motifs_of[bond.GetEndAtomIdx()]
-            kind = bond.GetBondType()
-            for motif in inside:
-                if kind in _BOND_COUNTS:  # others only in the fallback of one motif for the whole molecule
-                    counts[motif][_BOND_COUNTS[kind]] += 1
-                if bond.IsInRing():
-                    described[motif, _IN_RING] = 1
-        for motif, counted in enumerate(counts):
-            for first, slots in _SLOTS:
-                described[motif, first + min(counted[first, slots], slots - 1)] = 1
+                    flagged.append((motif, _HAS_HALOGEN if number in _HALOGENS else _HAS_OTHER))
+        kinds, in_ring = map(Bond.GetBondType, bonds), map(Bond.IsInRing, bonds)
+        for (begin, end), kind, is_in_ring in zip(_ends(bonds), kinds, in_ring, strict=True):
+            for motif in motifs_of[begin] & motifs_of[end]:
+                if kind in _COUNT_OF_BOND:  # others only in the fallback of one motif for the whole molecule
+                    counted.append((motif, _COUNT_OF_BOND[kind]))
+                if is_in_ring:
+                    flagged.append((motif, _IN_RING))
+        if counted:
+            np.add.at(counts, tuple(np.array(counted).T), 1)
+        if flagged:
+            described[tuple(np.array(flagged).T)] = 1
+        first, slots = _SLOTS.T
+        described[np.arange(len(motifs))[:, None], first + np.minimum(counts, slots - 1)] = 1
         return described
 
 
-_SLOTS = (*_COUNTS.values(), *_BOND_COUNTS.values())
+_SLOTS = np.array([*_COUNTS.values(), *_BOND_COUNTS.values()])
+_COUNT_OF = {number: count for count, number in enumerate(_COUNTS)}
+_COUNT_OF_BOND = {kind: count for count, kind in enumerate(_BOND_COUNTS, len(_COUNTS))}
 
 
-def _has_features(molecule: Mol) -> bool:
-    bonds = molecule.GetBonds()
-    return all(bond.GetBondType() in _BOND_TYPES and bond.GetStereo() in _STEREO for bond in bonds) and all(
-        atom.GetDegree() <= _MOST_NEIGHBOURS for atom in molecule.GetAtoms()
-    )
+# Much faster than RDKit's own iteration over its sequences of atoms and bonds.
+def _atoms(molecule: Mol) -> list[Atom]:
+    return list(map(molecule.GetAtomWithIdx, range(molecule.GetNumAtoms())))
 
 
-def _groups(molecule: Mol) -> Iterable[set[int]]:
-    """Functional groups; those of marked atoms by union-find, which LLaMo's merging in bond order comes to."""
-    marked = {
-        atom
-        for pattern in _MARKED
-        for match in molecule.GetSubstructMatches(pattern, maxMatches=_MANY_MATCHES)
-        for atom in match
-    }
-    chain = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in molecule.GetBonds() if not bond.IsInRing()]
-    size = molecule.GetNumAtoms()
+def _bonds(molecule: Mol) -> list[Bond]:
+    return list(map(molecule.GetBondWithIdx, range(molecule.GetNumBonds())))
+
+
+def _ends(bonds: Sequence[Bond]) -> list[tuple[int, int]]:
+    return list(zip(map(Bond.GetBeginAtomIdx, bonds), map(Bond.GetEndAtomIdx, bonds), strict=True))
+
+
+def _marked(atoms: Sequence[Atom], ends: Sequence[tuple[int, int]], kinds: Sequence[BondType]) -> set[int]:
+    """The atoms that the patterns of `MARKED` match, without a search."""
+    numbers = list(map(Atom.GetAtomicNum, atoms))
+    marked = {atom for atom, number in enumerate(numbers) if number != _CARBON}
+    # The neighbours of carbons that may make them acetals.
+    acetal: dict[int, list[int]] = {}
+    for (begin, end), kind in zip(ends, kinds, strict=True):
+        if kind in _MULTIPLE:
+            marked |= {begin, end}
+        if numbers[begin] == _CARBON and numbers[end] in _ACETAL:
+            acetal.setdefault(begin, []).append(end)
+        elif numbers[end] == _CARBON and numbers[begin] in _ACETAL:
+            acetal.setdefault(end, []).append(begin)
+    for carbon, neighbours in acetal.items():
+        if carbon in marked or len(neighbours) < 2 or atoms[carbon].GetIsAromatic():
+            continue
+        aliphatic = [atom for atom in neighbours if not atoms[atom].GetIsAromatic()]
+        if len(aliphatic) >= 2 and atoms[carbon].GetTotalDegree() == 4:
+            marked.add(carbon)
+    return marked
+
+
+def _groups(
+    size: int, marked: set[int], chain: Sequence[tuple[int, int]], rings: Sequence[Sequence[int]]
+) -> Iterable[set[int]]:
+    """Functional groups; those of marked atoms by union-find, which LLaMo's merging in bond order comes to.
+
+    Args:
+        size: atoms of the molecule.
+        marked: those that groups grow from.
+        chain: the bonds outside rings.
+        rings: of which a marked atom by itself is no group.
+    """
     joined = components(size, ((begin, end) for begin, end in chain if begin in marked and end in marked))
     groups = {atoms[0]: set(atoms) for atoms in joined if atoms[0] in marked}
     group_of = {atom: first for first, atoms in groups.items() for atom in atoms}
@@ -136,14 +181,17 @@ def _groups(molecule: Mol) -> Iterable[set[int]]:
             groups[group_of[end]].add(begin)
         elif end not in marked:
             groups[group_of[begin]].add(end)
-    in_ring = {atom for ring in molecule.GetRingInfo().AtomRings() for atom in ring}
+    in_ring = {atom for ring in rings for atom in ring}
     return [*(group for group in groups.values() if len(group) > 1 or not group <= in_ring), *pairs]
 
 
-def _merged_rings(molecule: Mol) -> list[set[int]]:
-    """The smallest rings, any two that share more than two atoms as one."""
+def _merged_rings(rings: Sequence[Sequence[int]]) -> list[set[int]]:
+    """The smallest rings, any two that share more than two atoms as one.
+
+    A parsed molecule has those of `GetSymmSSSR`.
+    """
     merged: list[set[int]] = []
-    for ring in GetSymmSSSR(molecule):
+    for ring in rings:
         atoms = set(ring)
         while True:
             sharing = next((other for other in merged if len(atoms & other) > 2), None)

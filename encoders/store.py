@@ -10,53 +10,100 @@ half-made behind.
 from __future__ import annotations
 
 import csv
+import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from filelock import FileLock
 
-from encoders.base import Column, EncoderError, FeatureScheme, MoleculeBatch, Ragged
+from encoders.base import EncoderError, FeatureScheme, MoleculeBatch, Ragged
 from encoders.featurising import Advance, Rows, featurise, featurise_many
 from encoders.store_files import DamagedSegmentError, SchemeFolder, Segment
+from encoders.store_groups import Group, groups_of, offsets_of, shifted, widened
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
 __all__ = ["Advance", "FeatureStore", "featurise"]
 
 _SEGMENT = 100_000  # molecules, so that memory stays bounded and a killed process keeps what it had finished
-_GATHER_FROM = 20  # molecules; below, joining slices is faster than gathering rows
+_GATHER_FROM = 8  # molecules; below, joining slices is as fast as gathering rows
 
 
 class FeatureStore:
     """Features of a list of molecules: a view over the segments that hold them, made by `open_or_build`.
 
     Attributes:
-        row_of: the accepted molecules, numbered in the order in which they were asked for.
         rejected: the others, with the reason of the first scheme that rejects each.
         names: the folders of the schemes, which say what the features are made by.
     """
 
-    def __init__(self, wanted: Mapping[str, int], found: Sequence[_Found]) -> None:
-        self.names = tuple(scheme.folder.path.name for scheme in found)
+    def __init__(
+        self,
+        folders: Sequence[SchemeFolder],
+        molecules: Sequence[str],
+        rejected: Mapping[str, str],
+        num_atoms: NDArray[np.int64],
+        groups: Sequence[Group],
+    ) -> None:
+        self.names = tuple(folder.path.name for folder in folders)
+        self.rejected = rejected
+        self._molecules = molecules
+        self._num_atoms = num_atoms
+        self._groups = groups
+        columns = {name: column for folder in folders for name, column in folder.columns.items()}
+        self._order = list(columns)
+        self._indices = any(column.indexes is not None for column in columns.values())
+        self._keys = np.full(len(molecules), -1, dtype=np.int64)
+
+    @cached_property
+    def row_of(self) -> Mapping[str, int]:
+        """The accepted molecules, numbered in the order in which they were asked for."""
+        return dict(zip(self._molecules, range(len(self._molecules)), strict=True))
+
+    @classmethod
+    def _of_found(cls, wanted: Mapping[str, int], found: Sequence[_Found]) -> FeatureStore:
+        """A view of molecules that may lie in several segments, and be rejected."""
         first_reason: dict[str, str] = {}
         for scheme in found:
             first_reason = {**scheme.rejected, **first_reason}
-        self.rejected: Mapping[str, str] = {smiles: first_reason[smiles] for smiles in wanted if smiles in first_reason}
+        rejected = {smiles: first_reason[smiles] for smiles in wanted if smiles in first_reason}
         kept = [smiles for smiles in wanted if smiles not in first_reason]
-        self.row_of: Mapping[str, int] = {smiles: row for row, smiles in enumerate(kept)}
         positions = np.fromiter((wanted[smiles] for smiles in kept), np.int64, len(kept))
-        self._num_atoms: NDArray[np.int64] = found[0].gathered([s.num_atoms for s in found[0].segments], positions)
-        self._groups = [group for scheme in found for group in scheme.groups(positions)]
-        columns = {name: column for scheme in found for name, column in scheme.folder.columns.items()}
-        self._order = list(columns)
-        self._indices = {name: column for name, column in columns.items() if column.indexes is not None}
+        num_atoms = found[0].gathered([s.num_atoms for s in found[0].segments], positions)
+        groups = [group for scheme in found for group in scheme.groups(positions)]
+        return cls([scheme.folder for scheme in found], kept, rejected, num_atoms, groups)
+
+    @classmethod
+    def _of_whole_segments(cls, folders: Sequence[SchemeFolder], molecules: Sequence[str]) -> FeatureStore | None:
+        """A view of just the molecules of a segment of each scheme; None where there is no such segment."""
+        segments = []
+        for folder in folders:
+            path = folder.holding(molecules)
+            if path is None:
+                return None
+            try:
+                segments.append(folder.read(path, len(molecules)))
+            except DamagedSegmentError:
+                return None
+        groups = [
+            group
+            for folder, segment in zip(folders, segments, strict=True)
+            for group in groups_of(
+                folder.columns,
+                {name: [values] for name, values in segment.values.items()},
+                {name: (ptr[:-1], ptr[1:]) for name, ptr in segment.ptr.items()},
+                np.zeros(len(molecules), dtype=np.int64),
+            )
+        ]
+        return cls(folders, list(molecules), {}, segments[0].num_atoms, groups)
 
     @classmethod
     def open_or_build(
@@ -81,12 +128,15 @@ class FeatureStore:
             EncoderError: two schemes fill a column of the same name, or a scheme's rows are not what it declares.
             OSError: the store cannot be written; it holds what it held before, and whole segments of what is new.
         """
-        wanted = {smiles: position for position, smiles in enumerate(dict.fromkeys(molecules))}
         folders = _folders(root, schemes)
+        whole = cls._of_whole_segments(folders, molecules)
+        if whole is not None:
+            return whole
+        wanted = {smiles: position for position, smiles in enumerate(dict.fromkeys(molecules))}
         found = [_Found(folder, wanted) for folder in folders]
         lacking = [position for position, scheme in enumerate(found) if scheme.is_lacking]
         if not lacking:
-            return cls(wanted, found)
+            return cls._of_found(wanted, found)
         with ExitStack() as locks:
             for position in sorted(lacking, key=lambda position: folders[position].path):  # always in one order
                 folders[position].path.mkdir(parents=True, exist_ok=True)
@@ -100,7 +150,7 @@ class FeatureStore:
         unreadable = next((scheme.folder.path for scheme in found if scheme.is_lacking), None)
         if unreadable is not None:
             raise OSError(f"{unreadable}: what was just written cannot be read back")
-        return cls(wanted, found)
+        return cls._of_found(wanted, found)
 
     def sizes(self, molecules: Sequence[str]) -> NDArray[np.int64]:
         """The number of atoms of each molecule, `(B,)`."""
@@ -122,24 +172,34 @@ class FeatureStore:
             KeyError: a molecule is not in the view.
         """
         rows = self._rows(molecules)
-        joined: dict[str, NDArray[Any]] = {}
-        counts: dict[str, NDArray[np.int64]] = {}
-        ptr: dict[str, NDArray[np.int64]] = {}
-        for group in self._groups:
-            count = group.count[rows]
-            offsets = _offsets(count)
-            for name in group.columns:
-                counts[name], ptr[name] = count, offsets
-            joined |= group.sliced(rows) if len(rows) < _GATHER_FROM else group.taken(rows, count, offsets)
-        if self._indices:
-            starts = {**ptr, "atom": _offsets(self._num_atoms[rows])}
-            for name, column in self._indices.items():
-                shift = starts[str(column.indexes)][:-1].repeat(counts[name])
-                joined[name] += shift.reshape(-1, *(1 for _ in column.shape))
-        return MoleculeBatch(
-            len(rows),
-            {name: Ragged(torch.from_numpy(joined[name]), torch.from_numpy(ptr[name])) for name in self._order},
-        )
+        few = len(rows) < _GATHER_FROM
+        counts = [group.count[rows] for group in self._groups]
+        offsets = [offsets_of(count) for count in counts]
+        starts = {name: ptr for group, ptr in zip(self._groups, offsets, strict=True) for name in group.columns}
+        if self._indices and "atom" not in starts:
+            starts["atom"] = offsets_of(self._num_atoms[rows])
+        columns: dict[str, Ragged] = {}
+        for group, count, offset in zip(self._groups, counts, offsets, strict=True):
+            joined = group.sliced(rows) if few else group.taken(rows, count, offset)
+            ptr = torch.from_numpy(offset)
+            for name, narrow in joined.items():
+                indexes = group.columns[name].indexes
+                values = widened(narrow) if indexes is None else shifted(narrow, starts[indexes][:-1], count)
+                columns[name] = Ragged(torch.from_numpy(values), ptr)
+        return MoleculeBatch(len(rows), {name: columns[name] for name in self._order})
+
+    def keys(self, molecules: Sequence[str]) -> Tensor:
+        """A number of each molecule that depends on nothing but its SMILES, `(B,)` int64; hashed once per molecule.
+
+        Raises:
+            KeyError: a molecule is not in the view.
+        """
+        rows = self._rows(molecules)
+        found = self._keys[rows]
+        for place in np.flatnonzero(found < 0).tolist():
+            digest = hashlib.sha256(molecules[place].encode()).digest()
+            found[place] = self._keys[rows[place]] = int.from_bytes(digest[:7], "big")
+        return torch.from_numpy(found)
 
     def write_rejected(self, path: Path) -> None:
         """The rejected molecules and their reasons as CSV."""
@@ -197,20 +257,17 @@ class _Found:
             found[here] = array[row[here]]
         return found
 
-    def groups(self, positions: NDArray[np.int64]) -> list[_Group]:
+    def groups(self, positions: NDArray[np.int64]) -> list[Group]:
         """The columns, those whose molecules have equally many rows together."""
-        groups: list[_Group] = []
-        for name, column in self.folder.columns.items():
-            start = self.gathered([segment.ptr[name][:-1] for segment in self.segments], positions)
-            end = self.gathered([segment.ptr[name][1:] for segment in self.segments], positions)
-            values = [segment.values[name] for segment in self.segments]
-            like = next((g for g in groups if np.array_equal(g.start, start) and np.array_equal(g.end, end)), None)
-            if like is None:
-                like = _Group({}, {}, self.segment[positions], start, end, end - start)
-                groups.append(like)
-            like.columns[name] = column
-            like.values[name] = values
-        return groups
+        ends = {
+            name: (
+                self.gathered([segment.ptr[name][:-1] for segment in self.segments], positions),
+                self.gathered([segment.ptr[name][1:] for segment in self.segments], positions),
+            )
+            for name in self.folder.columns
+        }
+        values = {name: [segment.values[name] for segment in self.segments] for name in self.folder.columns}
+        return groups_of(self.folder.columns, values, ends, self.segment[positions])
 
     def _look_into(self, path: Path, wanted: Mapping[str, int]) -> None:
         molecules, rejected = self.folder.listed(path)
@@ -221,56 +278,6 @@ class _Found:
             self.segment[positions], self.row[positions] = len(self.segments), rows
             self.segments.append(segment)
         self.rejected |= {smiles: reason for smiles, reason in rejected.items() if smiles in wanted}
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Columns of a scheme in which each molecule has equally many rows.
-
-    Args:
-        columns: as declared.
-        values: per column, the array of each segment.
-        segment: where the rows of each molecule of the view are, `(N,)`.
-        start, end, count: which rows these are, `(N,)`.
-    """
-
-    columns: dict[str, Column]
-    values: dict[str, list[NDArray[Any]]]
-    segment: NDArray[np.int64]
-    start: NDArray[np.int64]
-    end: NDArray[np.int64]
-    count: NDArray[np.int64]
-
-    def sliced(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """The rows of a few molecules, slice by slice."""
-        start, end, segment = self.start[rows].tolist(), self.end[rows].tolist(), self.segment[rows].tolist()
-        joined = {}
-        for name, arrays in self.values.items():
-            slices = [arrays[s][b:e] for s, b, e in zip(segment, start, end, strict=True)]
-            joined[name] = _widened(np.concatenate(slices) if slices else self._none(name))
-        return joined
-
-    def taken(
-        self, rows: NDArray[np.int64], counts: NDArray[np.int64], offsets: NDArray[np.int64]
-    ) -> dict[str, NDArray[Any]]:
-        """The rows of many molecules, without a loop over them."""
-        source = np.arange(offsets[-1]) + (self.start[rows] - offsets[:-1]).repeat(counts)
-        segment = self.segment[rows]
-        if (segment == segment[0]).all():
-            arrays = {name: values[segment[0]] for name, values in self.values.items()}
-            return {name: _widened(array.take(source, axis=0)) for name, array in arrays.items()}
-        segment_of_row = segment.repeat(counts)
-        places = [(number, np.flatnonzero(segment_of_row == number)) for number in np.unique(segment)]
-        joined = {}
-        for name, values in self.values.items():
-            rows_of = np.empty((len(source), *self.columns[name].shape), dtype=self.columns[name].dtype)
-            for number, place in places:
-                rows_of[place] = values[number].take(source[place], axis=0)
-            joined[name] = _widened(rows_of)
-        return joined
-
-    def _none(self, name: str) -> NDArray[Any]:
-        return np.zeros((0, *self.columns[name].shape), dtype=self.columns[name].dtype)
 
 
 def _folders(root: Path, schemes: Sequence[FeatureScheme]) -> list[SchemeFolder]:
@@ -329,13 +336,3 @@ def _build(
     for folder, left in zip(folders, pending, strict=True):
         if left:
             folder.append(left)
-
-
-def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    return offsets
-
-
-def _widened(values: NDArray[Any]) -> NDArray[Any]:
-    return values.astype(np.int64) if values.dtype.kind in "iu" else values

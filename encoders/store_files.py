@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import io
 import json
+import math
+import mmap
 import os
 import re
 import shutil
 import sys
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +28,8 @@ from encoders.featurising import SOURCE_ATTRIBUTE, Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    _Known = tuple[Callable[[NDArray[Any]], int], int]
 
 _FORMAT = 2  # raised when the files of a store change their meaning
 _MAP_FROM = 1_000_000  # bytes; smaller files are read, since every mapped one keeps a file open
@@ -113,8 +118,10 @@ class SchemeFolder:
         }
         text = json.dumps(listed).encode()
         (folder / "molecules.json").write_bytes(text)
+        (folder / "names.txt").write_bytes("\n".join(listed["molecules"]).encode())
         sums = {name: _sum(array) for name, array in arrays.items()}
-        contents = {"scheme": self.name, "molecules": zlib.crc32(text), "arrays": sums}
+        words = {name: _sum_of_words(array) for name, array in arrays.items()}
+        contents = {"scheme": self.name, "molecules": zlib.crc32(text), "arrays": sums, "words": words}
         (folder / "segment.json").write_text(json.dumps(contents))
 
     def listed(self, segment: Path) -> tuple[list[str], dict[str, str]]:
@@ -133,6 +140,24 @@ class SchemeFolder:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DamagedSegmentError(f"{type(error).__name__}: {error}") from error
 
+    def holding(self, molecules: Sequence[str]) -> Path | None:
+        """The segment that holds these molecules and no others, in this order, found without reading a list of them.
+
+        None where there is none, and of segments of earlier versions, which lack the file that is compared.
+        """
+        text = "\n".join(molecules).encode()
+        # As many lines as molecules: no SMILES holds a line break.
+        if not molecules or text.count(b"\n") != len(molecules) - 1:
+            return None
+        for segment in self.segments():
+            try:
+                names = segment / "names.txt"
+                if names.stat().st_size == len(text) and names.read_bytes() == text:
+                    return segment
+            except OSError:
+                continue
+        return None
+
     def read(self, segment: Path, count: int) -> Segment:
         """The arrays of a segment of `count` molecules, large ones memory-mapped, each checked against its sum.
 
@@ -140,14 +165,17 @@ class SchemeFolder:
             DamagedSegmentError: its files are not as they were written.
         """
         try:
-            sums = json.loads((segment / "segment.json").read_bytes())["arrays"]
+            contents = json.loads((segment / "segment.json").read_bytes())
+            # Segments of earlier versions have the first of these only, which takes ten times as long.
+            sums = {name: (_sum, found) for name, found in contents["arrays"].items()}
+            sums |= {name: (_sum_of_words, found) for name, found in contents.get("words", {}).items()}
             num_atoms = _array(segment, "num_atoms", sums, np.dtype(np.int64), (count,))
             values, ptr = {}, {}
             for name, column in self.columns.items():
                 ptr[name] = _array(segment, f"{name}.ptr", sums, np.dtype(np.int64), (count + 1,))
                 shape = (int(ptr[name][-1]), *column.shape)
                 values[name] = _array(segment, f"{name}.values", sums, np.dtype(column.dtype), shape)
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
             raise DamagedSegmentError(f"{type(error).__name__}: {error}") from error
         return Segment(num_atoms, values, ptr)
 
@@ -156,17 +184,42 @@ def _sum(array: NDArray[Any]) -> int:
     return zlib.crc32(np.ascontiguousarray(array).data)
 
 
+def _sum_of_words(array: NDArray[Any]) -> int:
+    """The sum of all bytes taken eight at a time, which any change of a word changes; as fast as memory is read."""
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    whole = len(content) // 8 * 8
+    rest = int.from_bytes(content[whole:].tobytes(), "little")
+    return (int(content[:whole].view("<u8").sum(dtype=np.uint64)) + rest) % 2**64
+
+
 def _array(
-    segment: Path, name: str, sums: Mapping[str, int], dtype: np.dtype[Any], shape: tuple[int, ...]
+    segment: Path, name: str, sums: Mapping[str, _Known], dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> NDArray[Any]:
     path = segment / f"{name}.npy"
-    # numpy refuses to map an empty array in some of its versions.
-    large = path.stat().st_size >= _MAP_FROM
-    # As plain arrays: slices of numpy's own class of mapped ones are many times slower.
-    array = np.asarray(np.load(path, mmap_mode="r" if large else None, allow_pickle=False))
-    if array.dtype != dtype or array.shape != shape or _sum(array) != sums[name]:
+    array = _contents(path, dtype, shape)
+    of, known = sums[name]
+    if array.dtype != dtype or array.shape != shape or of(array) != known:
         raise DamagedSegmentError(f"{path.name} is not as it was written")
     return array
+
+
+def _contents(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """What a file holds, mapped if it is large."""
+    written = io.BytesIO()
+    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(written, described)  # type: ignore[no-untyped-call]
+    header = written.getvalue()
+    with path.open("rb") as file:
+        is_expected = file.read(len(header)) == header
+        size = os.fstat(file.fileno()).st_size - len(header)
+        if is_expected and size == dtype.itemsize * math.prod(shape) and size > 0:
+            # Without numpy's own reading of the header, which takes longer than all else of a small file.
+            if size < _MAP_FROM:
+                return np.frombuffer(file.read(), dtype).reshape(shape)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return np.frombuffer(mapped, dtype, offset=len(header)).reshape(shape)
+    # As a plain array: slices of numpy's own class of mapped ones are many times slower.
+    return np.asarray(np.load(path, allow_pickle=False))
 
 
 def _key(scheme: FeatureScheme | None) -> str:

@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit import Chem, rdBase
 
+from encoders import functional_groups
 from encoders.base import RejectedMoleculeError, Segmenter
 from encoders.functional_groups import FunctionalGroup
 from encoders.motifs import Brics, Himol, MotifScheme, RandomPartition
@@ -346,3 +347,24 @@ def test_every_segmenter_is_found_by_its_name():
 
     found = registry().all("segmenter")
     assert {segmenter.name: type(segmenter) for segmenter in SEGMENTERS}.items() <= found.items()
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(
+        st.sampled_from(
+            ("C", "O", "N", "S", "c1nccn1", "C(=O)", "C(O)(N)", "C#C", "(OC)", "[Si]", "C1(O)OCN1", "n1cncc1C")
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_marked_atoms_are_those_that_the_patterns_match(pieces: list[str]):
+    with rdBase.BlockLogs():
+        molecule = Chem.MolFromSmiles("".join(pieces))
+    if molecule is None:
+        return
+    atoms, bonds = functional_groups._atoms(molecule), functional_groups._bonds(molecule)
+    kinds = [bond.GetBondType() for bond in bonds]
+    matched = {atom for p in functional_groups.MARKED for match in molecule.GetSubstructMatches(p) for atom in match}
+    assert functional_groups._marked(atoms, functional_groups._ends(bonds), kinds) == matched

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ from hypothesis import strategies as st
 from rdkit.Chem import Mol
 
 from bench.registry import Registry
-from encoders import featurising
+from encoders import featurising, store_files
 from encoders import store as store_module
 from encoders.base import CONTENT, Column, EncoderError, FeatureScheme, RejectedMoleculeError
 from encoders.features import Pgnn2
@@ -440,7 +441,7 @@ def test_every_kind_of_damage_is_found_and_made_good(tmp_path: Path) -> None:
     opened(tmp_path / "whole")
     files = [path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.is_file()]
     files = [path for path in files if path.name != ".lock"]
-    assert len(files) == 2 * 3 + 2 * 3 + 2 * 5, "three files and two of each column, for two schemes"
+    assert len(files) == 2 * 4 + 2 * 3 + 2 * 5, "four files and two of each column, for two schemes"
     for number, file in enumerate(files):
         for how in ("cut", "emptied", "gone", "one bit"):
             root = tmp_path / f"{number}-{how}"
@@ -452,12 +453,39 @@ def test_every_kind_of_damage_is_found_and_made_good(tmp_path: Path) -> None:
                 path.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
             else:
                 path.write_bytes(content[:-1] if how == "cut" else b"")
-            with pytest.warns(UserWarning, match="are damaged .* made anew"):
+            # Whole segments are known by their names, and the list with reasons is not read; in another order it is.
+            asked = MOLECULES[::-1] if file.name == "molecules.json" else MOLECULES
+            if file.name == "names.txt":  # whose loss only takes time
                 equals_featurising(opened(root), BOTH, MOLECULES)
+            else:
+                with pytest.warns(UserWarning, match="are damaged .* made anew"):
+                    equals_featurising(opened(root, asked), BOTH, asked)
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 equals_featurising(opened(root), BOTH, MOLECULES)
             assert len(segments(root)) == 2
+
+
+def test_lists_of_whole_segments_are_taken_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(tmp_path)
+    monkeypatch.setattr(store_files.SchemeFolder, "listed", lambda *given: pytest.fail("read"))
+    store = opened(tmp_path)
+    assert list(store.row_of) == list(MOLECULES)
+    assert store.row_of[MOLECULES[3]] == 3
+    assert not store.rejected
+    equals_featurising(store, BOTH, MOLECULES)
+
+
+def test_segments_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    opened(tmp_path)
+    for segment in segments(tmp_path):
+        (segment / "names.txt").unlink()
+        contents = json.loads((segment / "segment.json").read_bytes())
+        del contents["words"]
+        (segment / "segment.json").write_text(json.dumps(contents))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        equals_featurising(opened(tmp_path), BOTH, MOLECULES)
 
 
 def test_damage_costs_only_what_was_damaged(tmp_path: Path) -> None:
@@ -742,3 +770,14 @@ def test_an_error_in_another_process_names_the_molecule(tmp_path: Path, monkeypa
         FeatureStore.open_or_build(tmp_path / "features", [missing], MOLECULES, workers=2)
     assert any(MOLECULES[0] in note for note in caught.value.__notes__)
     assert segments(tmp_path / "features") == []
+
+
+def test_keys_are_of_the_molecule_and_nothing_else(tmp_path: Path) -> None:
+    store = FeatureStore.open_or_build(tmp_path, [Pgnn2()], MOLECULES)
+    other = FeatureStore.open_or_build(tmp_path, [Pgnn2()], [*MOLECULES[2:], "CCCC"])
+    asked = [MOLECULES[3], MOLECULES[2], MOLECULES[3]]
+    expected = [int.from_bytes(hashlib.sha256(smiles.encode()).digest()[:7], "big") for smiles in asked]
+    for _ in range(2):
+        assert store.keys(asked).tolist() == other.keys(asked).tolist() == expected
+    with pytest.raises(KeyError):
+        store.keys(["CCCC"])
