@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import torch
 
+from bench.batches import IGNORED
 from bench.collate import Collator
 from bench.errors import NotFiniteError
 from bench.layout import TokenisedExample
-from bench.model import IGNORED, GraphLanguageModel
+from bench.model import GraphLanguageModel
 from bench.run_store import RunDirectory, append_jsonl, read_jsonl
 from bench.runtime import Runtime
 from bench.trained_model import TrainedModel

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from bench.attention import bounds_of, positions_of
+from bench.batches import IGNORED, PackedSequences, PromptContext
 from bench.layout import TokenisedExample
-from bench.model import IGNORED, PackedSequences, PromptContext
 from encoders.base import MoleculeBatch
 from encoders.store import FeatureStore
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.batches import IGNORED
 from bench.identity import content_hash, examples_hash
 from bench.memo import Memo, is_ours
-from bench.model import IGNORED
 from encoders.base import Encoder
 from encoders.store import FeatureStore
 from projectors.base import Projector

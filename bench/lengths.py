@@ -10,10 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from bench.batches import IGNORED
 from bench.collate import Collator
 from bench.config import RunConfig
 from bench.layout import Layout, TokenisedExample
-from bench.model import IGNORED
 from bench.reading import subset
 from encoders.store import FeatureStore
 from tasks.base import Example

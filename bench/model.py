@@ -5,7 +5,7 @@ The wrapper knows no concrete part. What is wired to what follows from the decla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,13 +15,11 @@ from torch.nn import functional
 
 from bench.activation import checkpoint_while_frozen
 from bench.attention import is_by_sequence, packed_arguments
+from bench.batches import IGNORED, PackedSequences, PromptContext
 from bench.config import Part, Trains
 from bench.errors import ConfigError
 from encoders.base import Encoder, EncoderModule, GraphInput, Level, MoleculeBatch, MoleculeEncoding, Ragged, Transform
 from projectors.base import Context, Projector, ProjectorModule, SoftTokens
-
-IGNORED = -100
-"""The label of a position that is not supervised."""
 
 
 def wire(encoder: Encoder, projector: Projector) -> Mapping[Level, int]:
@@ -42,73 +40,6 @@ def wire(encoder: Encoder, projector: Projector) -> Mapping[Level, int]:
             )
         read |= {level: provided[level] for level in found}
     return read
-
-
-@dataclass(frozen=True, slots=True)
-class PromptContext:
-    """Where the prompts of a batch are, for projectors that read them.
-
-    Args:
-        places: `(P,)` positions in the flattened `(B * L,)` sequence of the prompts' text: before the first supervised
-            token, no soft tokens, no padding; example after example.
-        counts: `(B,)` how many of them each example has.
-        example_of: `(M,)` the example that each molecule stands in.
-        tasks: the name of each molecule's task, M of them.
-    """
-
-    places: Tensor
-    counts: Tensor
-    example_of: Tensor
-    tasks: tuple[str, ...]
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> PromptContext:
-        """The same on another device."""
-        places, counts, example_of = (
-            tensor.to(device, non_blocking=non_blocking) for tensor in (self.places, self.counts, self.example_of)
-        )
-        return PromptContext(places, counts, example_of, self.tasks)
-
-
-@dataclass(frozen=True, slots=True)
-class PackedSequences:
-    """How a batch lies in one row, sequence behind sequence, instead of a row for each.
-
-    Args:
-        lengths: of the sequences, B of them.
-        bounds: `(B + 1,)` where they begin and end, int32.
-        positions: `(1, T)` of each token in its own sequence.
-        places: `(N,)` positions in the row whose next token is supervised.
-        targets: `(N,)` those tokens.
-        counts: `(B,)` how many of them each sequence has; where sequences branch, each branch.
-        branches: for each sequence the lengths of the answers that it ends with, each of which follows the same prompt;
-            empty where sequences do not branch.
-    """
-
-    lengths: tuple[int, ...]
-    bounds: Tensor
-    positions: Tensor
-    places: Tensor
-    targets: Tensor
-    counts: Tensor
-    branches: tuple[tuple[int, ...], ...] = ()
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedSequences:
-        """The same on another device."""
-        return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> PackedSequences:
-        """The same in memory that a GPU can copy from while it computes."""
-        return self._with(Tensor.pin_memory)
-
-    def _with(self, change: Callable[[Tensor], Tensor]) -> PackedSequences:
-        return replace(
-            self,
-            bounds=change(self.bounds),
-            positions=change(self.positions),
-            places=change(self.places),
-            targets=change(self.targets),
-            counts=change(self.counts),
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.batches import IGNORED
 from bench.candidates import likelihoods_of_answers
 from bench.collate import Collator
 from bench.decoding import Decoding, can_decode, decode
 from bench.layout import Layout, TokenisedExample
-from bench.model import IGNORED, GraphLanguageModel
+from bench.model import GraphLanguageModel
 from benchmarks.measure import Result, compare
 from benchmarks.training_step import question, set_up
 

@@ -13,8 +13,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
+from bench.batches import IGNORED
 from bench.layout import Layout, TokenisedExample, end_ids
-from bench.model import IGNORED
 from bench.preset import Choices, load_config
 from encoders.gin import Gin
 from encoders.store import FeatureStore

@@ -24,13 +24,14 @@ from transformers import (
     Qwen3Config,
 )
 
+from bench.batches import IGNORED
 from bench.collate import Collator
 from bench.config import Generation, LanguageModel, Lora, Trains
 from bench.errors import ConfigError
 from bench.generate import generate
 from bench.language_model import attach_lora, embedding_width, load, locate
 from bench.layout import Layout, TokenisedExample
-from bench.model import IGNORED, GraphLanguageModel, wire
+from bench.model import GraphLanguageModel, wire
 from bench.runtime import Runtime
 from encoders.gin import Gin
 from encoders.store import FeatureStore

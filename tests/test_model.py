@@ -28,6 +28,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from bench.batches import IGNORED
 from bench.collate import Collator
 from bench.config import Generation, LanguageModel, Lora, Optimiser, Stage, Trains
 from bench.config_types import Schedule
@@ -35,7 +36,7 @@ from bench.errors import ConfigError
 from bench.generate import generate
 from bench.language_model import LocatedModel, attach_lora, embedding_width, load, locate
 from bench.layout import Layout, TrainingExamples
-from bench.model import IGNORED, GraphLanguageModel, wire
+from bench.model import GraphLanguageModel, wire
 from bench.pretrain_lm import train_tokenizer
 from bench.runtime import Runtime
 from bench.stage import StageJob, train_stage

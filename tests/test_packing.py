@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from bench.attention import bounds_of, can_pack, may_pack, packed_arguments, positions_of
+from bench.batches import IGNORED
 from bench.collate import Collator
 from bench.config import Lora, Trains
 from bench.experiment import run
 from bench.language_model import attach_lora
 from bench.layout import TokenisedExample
-from bench.model import IGNORED, GraphLanguageModel, wire
+from bench.model import GraphLanguageModel, wire
 from bench.preset import load_config
 from bench.runtime import Runtime
 from encoders.gin import Gin
