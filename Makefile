@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Compiling every file of every package takes longer than compiling those that are imported, when they are.
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow test-kills test-quantised lint install smoke wheel clean
+.PHONY: demo test test-slow test-kills test-quantised lint install smoke benchmarks guard wheel clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/molgraft demo
@@ -42,6 +42,14 @@ lint: $(VENV)/.development
 smoke: $(VENV)/.development
 	$(BIN)/python -m benchmarks.smoke
 	$(BIN)/python -m benchmarks.smoke_parts
+
+# How fast each path is beside its reference, once both were found to give the same; for a machine that does nothing else.
+benchmarks: $(VENV)/.development
+	$(BIN)/python -m benchmarks all sharing growth
+
+# Whether each path still reaches half of its goal; again where it does not, for machines are busy now and then.
+guard: $(VENV)/.development
+	$(BIN)/python -m benchmarks all sharing --rounds 3 --check --attempts 3 --no-write
 
 # A wheel, installed into an environment of its own and tried there.
 wheel: $(VENV)/.development

@@ -33,8 +33,6 @@ from bench import (
     command_tables,
 )
 from bench.errors import is_user_error
-from bench.registry import PLUGINS_VARIABLE
-from bench.run_store import is_disk_error
 
 _INTERRUPTED = 130
 
@@ -85,6 +83,8 @@ def settings(
         typer.echo(f"molgraft {package_version('molgraft')}")
         raise typer.Exit
     if plugins:
+        from bench.registry import PLUGINS_VARIABLE
+
         os.environ[PLUGINS_VARIABLE] = os.pathsep.join(str(folder.resolve()) for folder in plugins)
 
 
@@ -112,6 +112,8 @@ def _status(arguments: Sequence[str] | None) -> int:
 
 
 def _explain(error: Exception) -> int:
+    from bench.run_store import is_disk_error
+
     if getattr(error, "molgraft_told", False):  # another process of this run has said it
         return 2 if is_user_error(error) else 1
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # a wrong option; click's, which typer carries within

@@ -1,7 +1,8 @@
-"""Measures one thing: `python -m benchmarks NAME ... [--rounds N] [--check]`.
+"""Measures one thing, or several: `python -m benchmarks NAME ... [--rounds N] [--check]`.
 
 Each benchmark asserts that both sides give the same, then times them in turn in this process and prints the median of
-the rounds' ratios. What was found is kept in `results/benchmarks/<machine>.json`.
+the rounds' ratios. What was found is kept in `results/benchmarks/<machine>.json`. With `--check` it is compared with
+half of each goal, so that a busy machine is told from a path that became slow.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from importlib import import_module
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: both sides are timed by the CPU time of one thread
@@ -36,7 +38,8 @@ def main() -> int:
     )
     parser.add_argument("names", metavar="NAME", nargs="+", choices=(*PATHS, *OTHERS, "all"), help="all: every path")
     parser.add_argument("--rounds", type=int, help="how often each side is timed: 9 times, or once for sharing")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where a goal is missed by too much")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where half of a goal is not reached")
+    parser.add_argument("--attempts", type=int, default=1, help="with --check: measure again where it is not, so often")
     parser.add_argument("--limit", type=int, help="featurise-everything: at most so many molecules of each set")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="featurise-everything: processes")
     parser.add_argument("--preset", action="append", default=[], help="systems, paper-scale: only this; repeatable")
@@ -45,7 +48,23 @@ def main() -> int:
     parser.add_argument("--no-write", action="store_true", help="keep nothing in results/benchmarks")
     options = parser.parse_args()
     names = PATHS if "all" in options.names else tuple(dict.fromkeys(options.names))
-    return max(_measured(name, options) for name in names)
+    missed = [name for name in names if not _is_reached(name, options)]
+    if missed:
+        print(f"half of a goal is not reached, or could not be told: {', '.join(missed)}")
+    return 1 if missed else 0
+
+
+def _is_reached(name: str, options: argparse.Namespace) -> bool:
+    """Measures one thing, and again where `--check` is not content and there are attempts left."""
+    for attempt in range(options.attempts):
+        began = time.monotonic()
+        status = _measured(name, options)
+        print(f"  {name} took {time.monotonic() - began:.0f} s", flush=True)
+        if status == 0:
+            return True
+        if attempt + 1 < options.attempts:
+            print(f"  once more, {options.attempts - attempt - 1} left", flush=True)
+    return False
 
 
 def _measured(name: str, options: argparse.Namespace) -> int:

@@ -118,7 +118,9 @@ class SchemeFolder:
         }
         text = json.dumps(listed).encode()
         (folder / "molecules.json").write_bytes(text)
-        (folder / "names.txt").write_bytes("\n".join(listed["molecules"]).encode())
+        names = "\n".join(listed["molecules"]).encode()
+        if names.count(b"\n") == len(listed["molecules"]) - 1:  # as many lines as molecules, and so one for each
+            (folder / "names.txt").write_bytes(names)
         sums = {name: _sum(array) for name, array in arrays.items()}
         words = {name: _sum_of_words(array) for name, array in arrays.items()}
         contents = {"scheme": self.name, "molecules": zlib.crc32(text), "arrays": sums, "words": words}
@@ -143,12 +145,12 @@ class SchemeFolder:
     def holding(self, molecules: Sequence[str]) -> Path | None:
         """The segment that holds these molecules and no others, in this order, found without reading a list of them.
 
-        None where there is none, and of segments of earlier versions, which lack the file that is compared.
+        Its number of molecules has yet to be compared, as `read` does: a molecule with a line break in it would be two
+        lines. None where there is none, and of segments of earlier versions, which lack the file that is compared.
         """
-        text = "\n".join(molecules).encode()
-        # As many lines as molecules: no SMILES holds a line break.
-        if not molecules or text.count(b"\n") != len(molecules) - 1:
+        if not molecules:
             return None
+        text = "\n".join(molecules).encode()
         for segment in self.segments():
             try:
                 names = segment / "names.txt"

@@ -178,7 +178,9 @@ def test_parameters_are_matched_in_a_grid(tmp_path: Path) -> None:
     assert "names no cell 'ml'" in refusal(tmp_path, factors={"projector": projectors}, match_params="ml")
 
 
-@pytest.mark.parametrize(("name", "cells", "seeds"), [("smoke-matrix", 16, 2), ("smoke-sharing", 6, 3)])
+@pytest.mark.parametrize(
+    ("name", "cells", "seeds"), [("smoke-grid", 4, 2), ("smoke-matrix", 16, 2), ("smoke-sharing", 6, 3)]
+)
 def test_the_studies_of_trials_are_what_they_say(name: str, cells: int, seeds: int) -> None:
     study, found = load_study(name)
     assert (len(found), len(study.seeds)) == (cells, seeds)
