@@ -320,7 +320,9 @@ class GraphLanguageModel(nn.Module):
             if not is_by_sequence(self.llm):
                 raise RuntimeError("a packed batch for a language model whose sequences would see each other")
             told = packed_arguments(packed.lengths, packed.bounds, packed.positions, packed.branches)
-            logits = self.llm(inputs_embeds=embedded, logits_to_keep=packed.places, use_cache=False, **told).logits[0]
+            logits = self.llm(
+                inputs_embeds=embedded, logits_to_keep=packed.places, use_cache=False, **told
+            ).logits.squeeze(0)
             return functional.cross_entropy(logits.float(), packed.targets, reduction="none"), packed.counts
         if labels is None:
             raise TypeError("a batch that is not packed needs labels")

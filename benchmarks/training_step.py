@@ -39,6 +39,7 @@ from tasks.base import Example, Turn, slot
 from tasks.prompts import Plain, PromptStyle, Smiles
 
 _LEAST = {("fp32", 16): 1.35, ("fp32", 4): 0.75, ("bf16", 16): 2.5}
+_LEAST_USEFUL = 0.99
 _EXAMPLES = 512
 _BATCHES = 2  # per round
 _STEPS = 20  # whose losses are compared
@@ -77,6 +78,9 @@ def _compared(
     for number, batch in enumerate(batches):
         one, other = ours.step(batch, precision), theirs.reference_step(batch)
         assert abs(one - other) < _WITHIN[precision] * (1 + number * (precision == "bf16")), (number, one, other)
+    ours_of, theirs_of = (_useful(collator, batches) for collator in (packed, padded))
+    print(f"{size} examples: {ours_of:.3f} of the tokens in a batch are of an example, {theirs_of:.3f} in the recipe's")
+    assert ours_of >= _LEAST_USEFUL
     timed = batches[:_BATCHES]
     return compare(
         lambda: [ours.step(batch, precision) for batch in timed],
@@ -89,6 +93,12 @@ def _compared(
         equal=f"losses of {_STEPS} steps within {_WITHIN[precision]:g}",
         least=least,
     )
+
+
+def _useful(collator: Collator, batches: Sequence[Sequence[TokenisedExample]]) -> float:
+    """The share of what the language model reads that is no padding."""
+    read = sum(collator.training(batch)["input_ids"].numel() for batch in batches)
+    return sum(len(example.ids) for batch in batches for example in batch) / float(read)
 
 
 class Side:
