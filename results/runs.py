@@ -12,8 +12,6 @@ from typing import Any, ClassVar, TypeAlias
 import orjson
 import yaml
 
-from results.metrics import note_declared
-
 PACKED_STUDY = "study.json"
 """The file by which a folder is known as a packed study (`results.packed`)."""
 
@@ -63,9 +61,6 @@ class Run:
     error: str | None = None
     message: str | None = None
     packed: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        note_declared(self.summary, str(self.folder))
 
     @property
     def external(self) -> bool:

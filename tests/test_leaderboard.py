@@ -22,6 +22,7 @@ from results.leaderboard.board import Reliance
 from results.leaderboard.embedding import _in_four_bytes, _in_two_bytes, _text, examples_as_data, unpacked
 from results.leaderboard.examples import ExampleReader
 from results.leaderboard.leading import against_first
+from results.metrics import Directions
 from results.packed import StudyOnFile
 from results.packing import pack
 from results.page import as_script_data, document, escape, fill, join
@@ -265,7 +266,7 @@ def test_rows_level_with_the_first_are_those_of_the_paired_test(tmp_path: Path, 
 
 
 def test_level_is_unknown_without_values() -> None:
-    assert against_first([], "meteor") == []
+    assert against_first([], "meteor", Directions()) == []
 
 
 # ---- the forms ----

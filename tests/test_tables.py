@@ -21,7 +21,6 @@ from bench.cli import _status
 from bench.run_store import RunDirectory, write_json
 from bench.scores import score_predictions
 from results.formats import decimals_of, number
-from results.metrics import is_better
 from results.packed import read_study
 from results.published import figure
 from results.runs import ResultsError, read_runs
@@ -111,7 +110,7 @@ def test_bold_follows_from_the_paired_test_and_holm(tmp_path: Path) -> None:
     assert len(adjusted) >= 2
     for metric, p in adjusted.items():
         means = {row.name: row.metrics[metric].mean for row in table.rows}
-        best = "one" if is_better(metric, means["one"], means["other"]) else "other"
+        best = "one" if table.directions.is_better(metric, means["one"], means["other"]) else "other"
         assert by_name(table)[best].metrics[metric].best == (p < 0.05)
 
 

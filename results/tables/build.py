@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from results.metrics import HIDDEN
+from results.metrics import HIDDEN, Directions
 from results.reliance import gains_of
 from results.runs import ResultsError, Run, loss_of
 from results.statistics import over_seeds
@@ -88,6 +88,7 @@ def requested_table(
         ResultsError: as `build_table`.
     """
     _check_reference(request.reference, [*(run.name for run in runs), *order])
+    directions = Directions.of(runs)
     if request.cells:
         runs, order = [run for run in runs if run.name in request.cells], request.cells
         missing = [(cell, seed) for cell, seed in missing if cell in request.cells]
@@ -105,7 +106,7 @@ def requested_table(
             rows.append(
                 (ordered, [{m: value_of_group(g, m, scores, intervals=tests) for m in metrics} for g in ordered])
             )
-    tested = mark_best(rows, metrics, scores, request.reference) if tests else None
+    tested = mark_best(rows, metrics, directions, scores, request.reference) if tests else None
     parts: list[Part] = []
     for place, (groups, values) in enumerate(rows):
         made = _Rows(request, groups, beside if place == stands else None)
@@ -132,6 +133,7 @@ def requested_table(
         name=name,
         task=str(entry["task"]),
         data=str(entry["data"]),
+        directions=directions,
     )
 
 

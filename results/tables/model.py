@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from results.formats import Bounds
+from results.metrics import Directions
 from results.statistics import Interval, Spread
 
 
@@ -160,6 +161,7 @@ class Table:
         notes: what has to be known to read it.
         name: of its files.
         task, data: what `asked` is made of.
+        directions: which values of the metrics are better, as the runs declare it.
     """
 
     title: str
@@ -171,6 +173,7 @@ class Table:
     name: str = "table"
     task: str = ""
     data: str = ""
+    directions: Directions = field(default_factory=Directions)
 
     @property
     def protocol(self) -> str:
