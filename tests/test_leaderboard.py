@@ -86,7 +86,7 @@ def test_rows_of_other_examples_or_rules_are_never_ranked_together(tmp_path: Pat
     assert len({board.identity for board in boards}) == 7
     (shared,) = [board for board in boards if len(board.rows) > 1]
     assert shared.notes == ("Scored with several versions of numpy: 1.26.0, 2.4.6.",)
-    assert boards[-1].without == "1 example whose molecules bundled/train holds (by inchikey)"
+    assert boards[-1].without == "1 example whose molecules are in bundled/train (by inchikey)"
 
 
 def test_seeds_of_a_cell_are_one_row_and_controls_are_another(tmp_path: Path) -> None:

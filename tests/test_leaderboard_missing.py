@@ -190,7 +190,7 @@ def test_reliance_is_of_the_examples_that_are_left(tmp_path: Path) -> None:
     def reliances() -> dict[str, Reliance | None]:
         return {board.without: board.rows[0].reliance for board in build(read_runs([tmp_path])).boards}
 
-    left = "2 examples whose molecules bundled/train holds (by inchikey)"
+    left = "2 examples whose molecules are in bundled/train (by inchikey)"
     assert reliances() == {"": Reliance(pytest.approx(0.4)), left: Reliance(pytest.approx(0.25))}
     (folder / "reliance" / "gains.jsonl").unlink()
     assert reliances()[left] == Reliance(pytest.approx(0.2), "1 of 2 seeds")

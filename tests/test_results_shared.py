@@ -27,7 +27,7 @@ from results.report.answers import read_answers
 from results.report.reliance import reliance_of
 from results.runs import Run, read_runs
 from results.seeds import difference, over_runs, reason_of
-from results.settings import comparable, hardware_of, machine_of, settings_of, version_notes, versions_of
+from results.settings import comparable, hardware_of, left_out, machine_of, settings_of, version_notes, versions_of
 from results.statistics import Basis, over_examples, paired
 from results.tables import build_table
 from results.tables.gather import Answer, gather
@@ -194,6 +194,15 @@ def test_runs_that_lack_a_metric_for_one_reason_are_told_together(tmp_path: Path
 def test_a_reason_says_nothing_of_the_machine() -> None:
     assert reason_of({"value": None, "reason": "no OPSIN: looked in /home/somebody."}) == "no OPSIN"
     assert reason_of({"value": None}) == "undefined"
+
+
+def test_what_was_left_out_in_words() -> None:
+    without = {"by": "inchikey", "against": [{"data": "chebi20/train"}, {"data": "own.yaml/train"}], "n": 1300}
+    assert left_out({}) == ""
+    corpora = "whose molecules are in chebi20/train, own.yaml/train (by inchikey)"
+    assert left_out({"without": without}) == f"examples {corpora}"
+    assert left_out({"without": {**without, "n_left": 1299}}) == f"1 example {corpora}"
+    assert left_out({"without": {**without, "n_left": 100}}) == f"1,200 examples {corpora}"
 
 
 # Reliance

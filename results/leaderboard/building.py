@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from results.formats import counted
 from results.leaderboard.board import RANKING, Board, Filter, Leaderboard, Row
 from results.leaderboard.examples import ExampleReader
 from results.leaderboard.leading import against_first
 from results.leaderboard.rows import hashed, row_of, short_name
 from results.metrics import Directions
 from results.runs import ResultsError, Run, evaluations_of
-from results.settings import version_notes
+from results.settings import left_out, version_notes
 from results.tables.gather import Answer, Group
 from results.tables.names import names_of
 
@@ -112,7 +111,7 @@ def _board(answers: Sequence[Answer], sort: str | None, reader: ExampleReader | 
     order = dict.fromkeys((rank_by, *RANKING, *metrics))
     test_metric, values = _comparable(answers, [n for n in order if n in valued], reader if ranked else None)
     rows = sorted(_rows(answers, metrics, values), key=lambda row: _place(row, rank_by, directions))
-    entry, left_out = first.entry, first.score.get("without")
+    entry = first.entry
     return Board(
         task=entry["task"],
         data=short_name(entry["data"]) or "",
@@ -121,7 +120,7 @@ def _board(answers: Sequence[Answer], sort: str | None, reader: ExampleReader | 
         identity=hashed(_board_of(first)),
         n=first.n,
         limited=bool(entry.get("limited", False)),
-        without=_in_words(left_out) if left_out else "",
+        without=left_out(first.score),
         ranked=ranked,
         metrics=metrics,
         directions=directions,
@@ -246,9 +245,3 @@ def _place(row: Row, metric: str, directions: Directions) -> tuple[int, float, s
         return (2, 0.0, row.name, row.identity)
     value = figure.mean if directions.better(metric) == "smaller" else -figure.mean
     return (0 if figure.is_complete else 1, value, row.name, row.identity)
-
-
-def _in_words(without: Mapping[str, Any]) -> str:
-    parts = ", ".join(str(corpus.get("data")) for corpus in without.get("against", ()))
-    left_out = without.get("n", 0) - without.get("n_left", 0)
-    return f"{counted(left_out, 'example')} whose molecules {parts} holds (by {without.get('by')})"

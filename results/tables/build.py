@@ -10,6 +10,7 @@ from typing import Any
 from results.metrics import HIDDEN, Directions
 from results.reliance import gains_of
 from results.runs import ResultsError, Run, loss_of
+from results.settings import left_out
 from results.statistics import over_seeds
 from results.tables.beside import Beside, beside_of
 from results.tables.gather import Gathered, Group, gather
@@ -267,18 +268,11 @@ def _part(rows: Sequence[Row], groups: Sequence[Group], request: TableRequest) -
         n=first.n,
         examples=first.entry["examples_id"],
         limited=bool(first.entry["limited"]),
-        without=_left_out(first.score.get("without")),
+        without=left_out(first.score),
         rows=tuple(rows),
         reference=reference,
         reference_name=request.label_of(reference) if reference else "",
     )
-
-
-def _left_out(without: Mapping[str, Any] | None) -> str:
-    if without is None:
-        return ""
-    corpora = ", ".join(str(corpus["data"]) for corpus in without.get("against", ()))
-    return f"examples whose molecules are in {corpora} (by {without.get('by')})"
 
 
 def _state(run: Run) -> str:

@@ -126,7 +126,7 @@ class Part:
         n: examples.
         examples: their identity.
         limited: whether they are a subset of the split.
-        without: the training data whose molecules were left out, in words; empty where none were.
+        without: the examples that were left out since training data hold their molecules, in words; empty for none.
         reference: the cell that the others are compared with, by its alias; empty where there is none.
         reference_name: how that cell is called in the table.
     """
