@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from results.metrics import YES_OR_NO, direction_of
+from results.metrics import YES_OR_NO, Direction, Directions
 from results.runs import PACKED_RUN, PACKED_STUDY, ResultsError, Run, evaluations_of, read_runs
 from results.scores import example_scores
 from results.statistics import McNemar, PairedResult, Wins, aligned, holm, mcnemar, over_seeds, wins
@@ -148,6 +148,7 @@ def compare(
 def _comparisons(
     a: tuple[str, Sequence[Run]], b: tuple[str, Sequence[Run]], protocol: str | None, split: str, data: str | None
 ) -> Iterator[Comparison]:
+    directions = Directions.of((*a[1], *b[1]))
     asked = dict.fromkeys(
         (entry["task"], entry["data"], score["protocol"].partition("@")[0])
         for run in a[1]
@@ -169,7 +170,7 @@ def _comparisons(
         for key in (key for key in sides[0].groups if key in sides[1].groups):
             for first, second in _matching(sides[0].groups[key], sides[1].groups[key]):
                 said = f"{task} on {of_data}, {split} split{_ways(first, second)}"
-                yield _compared((a[0], first), (b[0], second), said)
+                yield _compared((a[0], first), (b[0], second), said, directions)
 
 
 def _matching(ours: Sequence[Group], theirs: Sequence[Group]) -> list[tuple[Group, Group]]:
@@ -194,11 +195,11 @@ def _ways(a: Group, b: Group) -> str:
     )
 
 
-def _compared(a: tuple[str, Group], b: tuple[str, Group], asked: str) -> Comparison:
+def _compared(a: tuple[str, Group], b: tuple[str, Group], asked: str, directions: Directions) -> Comparison:
     (first_name, first), (second_name, second) = a, b
     scores = PerExample()
     names = [name for name in first.first.score["metrics"] if name in second.first.score["metrics"]]
-    compared = [_metric(name, first, second, scores) for name in names]
+    compared = [_metric(name, directions.better(name), first, second, scores) for name in names]
     tested = [
         found
         for found in compared
@@ -227,11 +228,11 @@ def _compared(a: tuple[str, Group], b: tuple[str, Group], asked: str) -> Compari
     )
 
 
-def _metric(name: str, a: Group, b: Group, scores: PerExample) -> MetricComparison:
+def _metric(name: str, direction: Direction | None, a: Group, b: Group, scores: PerExample) -> MetricComparison:
     over = a.over(name), b.over(name)
     comparison = MetricComparison(
         metric=name,
-        direction=direction_of(name),
+        direction=direction,
         a=over[0].mean,
         b=over[1].mean,
         paired=None,
@@ -242,7 +243,7 @@ def _metric(name: str, a: Group, b: Group, scores: PerExample) -> MetricComparis
     if isinstance(found, str):
         return replace(comparison, note=found)
     values = [_values(group, name) for group in (a, b)]
-    return replace(comparison, paired=found, mcnemar=_mcnemar(name, values), wins=_wins(name, values))
+    return replace(comparison, paired=found, mcnemar=_mcnemar(name, values), wins=_wins(direction, values))
 
 
 Values = list[tuple[tuple[str, ...], Any]]
@@ -268,12 +269,12 @@ def _mcnemar(metric: str, values: Sequence[Values]) -> McNemar | None:
     return mcnemar(first, second) if is_binary else None
 
 
-def _wins(metric: str, values: Sequence[Values]) -> Wins | None:
+def _wins(direction: Direction | None, values: Sequence[Values]) -> Wins | None:
     """By each example's mean over seeds; the smaller value wins where smaller is better."""
-    if any(not seeds for seeds in values) or direction_of(metric) is None:
+    if any(not seeds for seeds in values) or direction is None:
         return None
     first, second = _in_one_order(values)
-    return wins(second, first) if direction_of(metric) == "smaller" else wins(first, second)
+    return wins(second, first) if direction == "smaller" else wins(first, second)
 
 
 def _in_one_order(values: Sequence[Values]) -> tuple[Any, Any]:

@@ -6,14 +6,13 @@ class (a plug-in's, on another machine). Files of older versions do not say; the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from results.runs import ResultsError, Run
 
 Direction = Literal["larger", "smaller"]
-
-# What the runs that were read in this process declare, by metric, and a run that does. A name means one metric
-# wherever it is shown, so that this is one fact for the process, as the names below are.
-_declared: dict[str, dict[Direction | None, str]] = {}
 
 _SMALLER = frozenset({"levenshtein", "name-levenshtein", "mae", "rmse", "hallucination", "unchecked-rows", "loss"})
 
@@ -27,50 +26,56 @@ YES_OR_NO = frozenset({"exact", "accuracy", "name-exact", "opsin-exact"})
 """Metrics that are 0 or 1 for each example, so that McNemar's test applies to them."""
 
 
-def note_declared(summary: Mapping[str, Any], where: str) -> None:
-    """Takes note of what a run's scores declare.
+@dataclass(frozen=True)
+class Directions:
+    """Which values of metrics are better, as the runs that were read declare it.
+
+    A name means one metric in all of them, so that this is one fact for whatever shows them together.
 
     Args:
-        summary: what `result.json` says.
-        where: the run, for messages.
+        declared: by metric, what runs declare, each with a run that does; without any, the names that are known count.
     """
-    for entry in summary.get("evaluations", ()):
-        for score in (*entry.get("scores", ()), *entry.get("decontaminated", ())):
-            for name, estimate in score.get("metrics", {}).items():
-                if "better" in estimate:
-                    _declared.setdefault(name, {}).setdefault(estimate["better"], where)
 
+    declared: Mapping[str, Mapping[Direction | None, str]] = field(default_factory=dict)
 
-def forget_declared() -> None:
-    """Drops what runs that were read before declare; for a process that reads runs which have nothing in common."""
-    _declared.clear()
+    @classmethod
+    def of(cls, runs: Iterable[Run]) -> Directions:
+        """What the scores of runs declare; that two runs disagree is told only to whoever asks for such a metric."""
+        declared: dict[str, dict[Direction | None, str]] = {}
+        for run in runs:
+            for entry in run.summary.get("evaluations", ()):
+                for score in (*entry.get("scores", ()), *entry.get("decontaminated", ())):
+                    for name, estimate in score.get("metrics", {}).items():
+                        if "better" in estimate:
+                            declared.setdefault(name, {}).setdefault(estimate["better"], str(run.folder))
+        return cls(declared)
 
+    def better(self, metric: str) -> Direction | None:
+        """Which values of a metric are better; None where neither is.
 
-def direction_of(metric: str) -> Direction | None:
-    """Which values of a metric are better; None where neither is.
+        What no run declares and is not known here is better when larger.
 
-    What no run declares and is not known here is better when larger.
+        Raises:
+            ResultsError: the runs declare different things.
+        """
+        declared = self.declared.get(metric, {})
+        if len(declared) > 1:
+            said = "; ".join(f"{direction or 'neither'} in {where}" for direction, where in declared.items())
+            raise ResultsError(
+                f"metric {metric}: which values are better is told in two ways: {said}. They are two metrics under one "
+                "name: give one another name; or, if it was declared wrongly before, `molgraft score RUN` notes it anew"
+            )
+        if declared:
+            return next(iter(declared))
+        if metric in _NEITHER:
+            return None
+        return "smaller" if metric in _SMALLER else "larger"
 
-    Raises:
-        ResultsError: runs that were read declare different things.
-    """
-    declared = _declared.get(metric, {})
-    if len(declared) > 1:
-        from results.runs import ResultsError
+    def is_better(self, metric: str, value: float, other: float) -> bool:
+        """Whether one value of a metric is better than another.
 
-        said = "; ".join(f"{direction or 'neither'} in {where}" for direction, where in declared.items())
-        raise ResultsError(
-            f"metric {metric}: which values are better is told in two ways: {said}. They are two metrics under one "
-            "name: give one another name; or, if it was declared wrongly before, `molgraft score RUN` notes it anew"
-        )
-    if declared:
-        return next(iter(declared))
-    if metric in _NEITHER:
-        return None
-    return "smaller" if metric in _SMALLER else "larger"
-
-
-def is_better(metric: str, value: float, other: float) -> bool:
-    """Whether one value of a metric is better than another."""
-    direction = direction_of(metric)
-    return direction is not None and (value < other if direction == "smaller" else value > other)
+        Raises:
+            ResultsError: as `better`.
+        """
+        direction = self.better(metric)
+        return direction is not None and (value < other if direction == "smaller" else value > other)

@@ -13,11 +13,13 @@ import hashlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from results.metrics import Directions
 from results.packed_examples import FOLDER
 from results.packing import FORMAT, pack
 from results.runs import PACKED_RUN, PACKED_STUDY, ResultsError, Run, read_json, read_run
@@ -57,6 +59,11 @@ class StudyOnFile:
     def request(self) -> TableRequest:
         """The first of its tables; one with all defaults where it wants none in particular."""
         return self.requests[0] if self.requests else TableRequest()
+
+    @cached_property
+    def directions(self) -> Directions:
+        """Which values of metrics are better, as its runs declare it."""
+        return Directions.of(self.runs)
 
 
 def read_study(source: str | Path, runs: Path = Path("runs")) -> StudyOnFile:

@@ -12,8 +12,6 @@ from typing import Any, ClassVar, TypeAlias
 import orjson
 import yaml
 
-from results.metrics import note_declared
-
 PACKED_STUDY = "study.json"
 """The file by which a folder is known as a packed study (`results.packed`)."""
 
@@ -63,9 +61,6 @@ class Run:
     error: str | None = None
     message: str | None = None
     packed: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        note_declared(self.summary, str(self.folder))
 
     @property
     def external(self) -> bool:
@@ -179,9 +174,13 @@ def decontaminated_of(entry: Mapping[str, Any], protocol: str) -> list[Mapping[s
 
 def reliance_gains(run: Run, entry: Mapping[str, Any]) -> dict[str, float]:
     """Per example, how much likelier the gold answer is with its own graph, in nats per token."""
-    identity = entry.get("reliance", {}).get("reliance_id")
-    rows = run.lines(f"reliance/{identity}.jsonl") if identity is not None else []
-    return {row["example_id"]: _gain(row) for row in rows if row["counts"]}
+    return {row["example_id"]: _gain(row) for row in reliance_measured(run, entry) if row["counts"]}
+
+
+def reliance_measured(run: Run, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Per example that was asked, what was measured with its own graph and with another, and whether it `counts`."""
+    identity = (entry.get("reliance") or {}).get("reliance_id")
+    return run.lines(f"reliance/{identity}.jsonl") if identity is not None else []
 
 
 def loss_of(summary: Mapping[str, Any]) -> float | None:

@@ -1,4 +1,4 @@
-"""What separates scores that may not stand in one row or rank, and what is only told of them; and names of hardware.
+"""What separates scores that may not stand in one row or rank, and what is told of them; and names of hardware.
 
 Tables, the leaderboard, comparisons and reports all use `comparable` (or `settings_of`), so that two scores which one
 of them compares are compared by all.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from results.formats import counted
 
 VERSIONS = frozenset(
     {
@@ -48,6 +50,20 @@ def comparable(entry: Mapping[str, Any], score: Mapping[str, Any]) -> tuple[str,
         json.dumps(score.get("without"), sort_keys=True),
         json.dumps(settings_of(score), sort_keys=True),
     )
+
+
+def left_out(score: Mapping[str, Any]) -> str:
+    """In words, which of the examples that were asked a decontaminated score is not of; empty for a whole one.
+
+    Such as `20 examples whose molecules are in chebi20/train (by inchikey)`; without the number where it is not known.
+    """
+    without = score.get("without")
+    if without is None:
+        return ""
+    corpora = ", ".join(str(corpus.get("data")) for corpus in without.get("against", ()))
+    asked, left = without.get("n"), without.get("n_left")
+    examples = "examples" if asked is None or left is None else counted(asked - left, "example")
+    return f"{examples} whose molecules are in {corpora} (by {without.get('by')})"
 
 
 def version_notes(scores: Iterable[Mapping[str, Any]]) -> Iterator[str]:

@@ -22,6 +22,7 @@ from results.leaderboard.board import Reliance
 from results.leaderboard.embedding import _in_four_bytes, _in_two_bytes, _text, examples_as_data, unpacked
 from results.leaderboard.examples import ExampleReader
 from results.leaderboard.leading import against_first
+from results.metrics import Directions
 from results.packed import StudyOnFile
 from results.packing import pack
 from results.page import as_script_data, document, escape, fill, join
@@ -85,7 +86,7 @@ def test_rows_of_other_examples_or_rules_are_never_ranked_together(tmp_path: Pat
     assert len({board.identity for board in boards}) == 7
     (shared,) = [board for board in boards if len(board.rows) > 1]
     assert shared.notes == ("Scored with several versions of numpy: 1.26.0, 2.4.6.",)
-    assert boards[-1].without == "1 example whose molecules bundled/train holds (by inchikey)"
+    assert boards[-1].without == "1 example whose molecules are in bundled/train (by inchikey)"
 
 
 def test_seeds_of_a_cell_are_one_row_and_controls_are_another(tmp_path: Path) -> None:
@@ -265,7 +266,7 @@ def test_rows_level_with_the_first_are_those_of_the_paired_test(tmp_path: Path, 
 
 
 def test_level_is_unknown_without_values() -> None:
-    assert against_first([], "meteor") == []
+    assert against_first([], "meteor", Directions()) == []
 
 
 # ---- the forms ----

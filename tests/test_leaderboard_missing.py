@@ -18,6 +18,7 @@ from scored_runs import IDENTITY, random_values, scored_run
 from results.leaderboard import Board, Row, as_csv, as_json, build
 from results.leaderboard.board import Reliance
 from results.leaderboard.leading import against_first
+from results.metrics import Directions
 from results.runs import evaluations_of, read_runs
 from results.statistics import FEWEST_EXAMPLES, Basis, paired
 from results.tables.gather import Answer
@@ -97,7 +98,7 @@ def test_p_is_that_of_the_statistics_on_the_shared_examples(data: st.DataObject)
     values = random.normal(0, 1, (4, n)) + data.draw(st.floats(0, 0.5), label="shift") * np.arange(4)[:, None]
     values[random.random((4, n)) < data.draw(st.sampled_from((0.0, 0.2)), label="missing")] = math.nan
     values = values.astype(np.float32)
-    found = against_first([row_with(row.tolist()) for row in values], "mae")
+    found = against_first([row_with(row.tolist()) for row in values], "mae", Directions())
     ps = []
     for row, test in zip(values[1:], found[1:], strict=True):
         shared = ~np.isnan(row) & ~np.isnan(values[0])
@@ -189,7 +190,7 @@ def test_reliance_is_of_the_examples_that_are_left(tmp_path: Path) -> None:
     def reliances() -> dict[str, Reliance | None]:
         return {board.without: board.rows[0].reliance for board in build(read_runs([tmp_path])).boards}
 
-    left = "2 examples whose molecules bundled/train holds (by inchikey)"
+    left = "2 examples whose molecules are in bundled/train (by inchikey)"
     assert reliances() == {"": Reliance(pytest.approx(0.4)), left: Reliance(pytest.approx(0.25))}
     (folder / "reliance" / "gains.jsonl").unlink()
     assert reliances()[left] == Reliance(pytest.approx(0.2), "1 of 2 seeds")

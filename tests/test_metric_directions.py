@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,11 @@ from bench.run_store import RunDirectory
 from bench.runtime import Runtime
 from bench.search import load_search
 from bench.study import load_study
-from results.metrics import direction_of, forget_declared
+from results.compare import compare, runs_of
+from results.leaderboard import build
+from results.metrics import Directions
+from results.packed import StudyOnFile
+from results.report import build_report
 from results.runs import ResultsError, read_runs
 from results.tables import as_text, build_table
 
@@ -52,13 +56,6 @@ class Brevity(Protocol):
 GOLD = [f"answer {number}" for number in range(40)]
 
 
-@pytest.fixture(autouse=True)
-def _declared_by_nobody() -> Iterator[None]:
-    forget_declared()
-    yield
-    forget_declared()
-
-
 @pytest.fixture
 def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "plugins"
@@ -81,7 +78,7 @@ def runs(plugins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def test_what_shipped_metrics_declare_is_what_their_names_say() -> None:
     declared = {name: metric.better for name, metric in registry().all("metric").items()}
-    assert declared == {name: direction_of(name) for name in declared}
+    assert declared == {name: Directions().better(name) for name in declared}
     assert {"smaller", "larger", None} == set(declared.values())
 
 
@@ -89,9 +86,13 @@ def test_score_files_say_which_way_a_plug_in_is_better(runs: Path) -> None:
     for file in runs.glob("*/scores/*.json"):
         metrics = json.loads(file.read_text())["summary"]["metrics"]
         assert {name: known["better"] for name, known in metrics.items()} == {"surplus": "smaller", "words": None}
-    assert direction_of("surplus") == "larger", "nothing was read yet"
+    assert Directions().better("surplus") == "larger", "nobody has declared it"
     table = build_table(read_runs([runs]), "brevity", "validation")
-    assert (direction_of("surplus"), direction_of("words")) == ("smaller", None)
+    assert (table.directions.better("surplus"), table.directions.better("words")) == ("smaller", None)
+    assert table.directions.is_better("surplus", 1.0, 2.0)
+    assert not table.directions.is_better("surplus", 2.0, 1.0)
+    assert not table.directions.is_better("words", 1.0, 2.0)
+    assert "directions" not in json.loads(as_text(table, "json"))
     assert "surplus ↓" in as_text(table, "markdown")
     best = {row.cell: row.metrics["surplus"].best for row in table.rows if row.metrics["surplus"] is not None}
     assert best == {"short": True, "long": False}
@@ -162,10 +163,38 @@ def test_two_metrics_under_one_name_are_told(runs: Path, tmp_path: Path) -> None
     folder.rename(moved)
     for file in (moved / "result.json", *moved.glob("scores/*.json")):
         file.write_text(file.read_text().replace('"better": "smaller"', '"better": "larger"'))
-    read_runs([runs, other])
-    with pytest.raises(ResultsError, match=r"metric surplus: .* (smaller|larger) in .*; .*one another name"):
-        direction_of("surplus")
-    assert direction_of("words") is None
+    both = read_runs([runs, other])
+    directions = Directions.of(both)
+    told = r"metric surplus: .* (smaller|larger) in .*; .*one another name"
+    with pytest.raises(ResultsError, match=told):
+        directions.better("surplus")
+    assert directions.better("words") is None
+    with pytest.raises(ResultsError, match=told):
+        build_table(both, "brevity", "validation")
+    with pytest.raises(ResultsError, match=told):
+        build(both)
+
+
+def test_runs_that_were_read_before_say_nothing_of_those_at_hand(runs: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(runs, other)
+    for file in (*other.glob("*/result.json"), *other.glob("*/scores/*.json")):
+        file.write_text(file.read_text().replace('"better": "smaller"', '"better": "larger"'))
+    for folder, best in ((runs, "short"), (other, "long"), (runs, "short")):
+        (board,) = build(read_runs([folder])).boards
+        assert board.rows[0].name == best
+
+
+def test_a_comparison_and_a_report_go_by_it(runs: Path) -> None:
+    short, long = (runs_of(name, runs) for name in ("short", "long"))
+    (comparison,) = compare(short, long, split="validation")
+    surplus, words = comparison.metrics
+    assert (surplus.direction, words.direction) == ("smaller", None)
+    assert surplus.wins is not None
+    assert (surplus.wins.a, surplus.wins.b, words.wins) == (len(GOLD), 0, None)
+    study = StudyOnFile("mine", "", (), tuple(read_runs([runs])), ("short", "long"), (), {})
+    assert study.directions.better("surplus") == "smaller"
+    assert build_report(study).parts[0].standings[0].cell == "short"
 
 
 def test_a_declaration_that_cannot_be_read_is_refused(plugins: Path) -> None:
@@ -178,5 +207,4 @@ def test_a_declaration_that_cannot_be_read_is_refused(plugins: Path) -> None:
 def test_what_ships_is_read_as_its_names_say(tmp_path: Path) -> None:
     folder = answered_run(tmp_path, "mine", 0, ["C", "CC"], ["C", "C"], kind="molecule")
     assert RunDirectory(folder).status().state == "done"
-    read_runs([tmp_path])
-    assert direction_of("levenshtein") == "smaller"
+    assert Directions.of(read_runs([tmp_path])).better("levenshtein") == "smaller"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
@@ -13,14 +14,25 @@ from answered_runs import answered_run, protocol_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.run_store import RunDirectory, write_json
+from bench.scores import score_predictions
 from results import formats
+from results.leaderboard import build
+from results.leaderboard.board import Reliance
+from results.packed import StudyOnFile
+from results.packing import pack
+from results.plots.rows import reliance_rows
 from results.reliance import gains_of, stated_gain
-from results.runs import read_runs
+from results.report.answers import read_answers
+from results.report.reliance import reliance_of
+from results.runs import Run, read_runs
 from results.seeds import difference, over_runs, reason_of
-from results.settings import comparable, hardware_of, machine_of, settings_of, version_notes, versions_of
+from results.settings import comparable, hardware_of, left_out, machine_of, settings_of, version_notes, versions_of
 from results.statistics import Basis, over_examples, paired
+from results.tables import build_table
 from results.tables.gather import Answer, gather
 from tasks.base import AnswerKind
+from tasks.decontamination import Decontamination
 from tasks.metrics.base import Protocol
 
 GOLDS = [str(place % 7) for place in range(30)]
@@ -184,6 +196,15 @@ def test_a_reason_says_nothing_of_the_machine() -> None:
     assert reason_of({"value": None}) == "undefined"
 
 
+def test_what_was_left_out_in_words() -> None:
+    without = {"by": "inchikey", "against": [{"data": "chebi20/train"}, {"data": "own.yaml/train"}], "n": 1300}
+    assert left_out({}) == ""
+    corpora = "whose molecules are in chebi20/train, own.yaml/train (by inchikey)"
+    assert left_out({"without": without}) == f"examples {corpora}"
+    assert left_out({"without": {**without, "n_left": 1299}}) == f"1 example {corpora}"
+    assert left_out({"without": {**without, "n_left": 100}}) == f"1,200 examples {corpora}"
+
+
 # Reliance
 
 
@@ -221,3 +242,72 @@ def test_gains_of_few_examples_have_no_interval_and_of_none_nothing(tmp_path: Pa
     assert nothing.interval is None
     assert nothing.tested is None
     assert stated_gain([{"reliance": {"value": None}}, {}]) is None
+
+
+def leaking_runs(folder: Path) -> list[Run]:
+    """Two seeds of a cell of which ten of thirty examples are in the training data, and gain much there alone."""
+    without = {"by": "inchikey", "match": "any", "against": [{"data": "bundled/train"}], "n": 30, "n_left": 20}
+    leaked = Decontamination(leaked=[place < 10 for place in range(30)], description=without)
+    for seed in range(2):
+        gains = [0.5 if place < 10 else 0.01 * (place % 3) + 0.02 * seed for place in range(30)]
+        path = numbers(folder, "cell", seed, list(GOLDS), gains)
+        rows = [json.loads(line) for line in (path / "reliance" / "r.jsonl").read_text().splitlines()]
+        rows = [{**row, "counts": place not in (0, 1, 20)} for place, row in enumerate(rows)]
+        (path / "reliance" / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        result = json.loads((path / "result.json").read_text())
+        (entry,) = result["evaluations"]
+        fewer = score_predictions(RunDirectory(path), entry["predict_id"], "regression", protocol_of("strict"), leaked)
+        changed = {"strict@1": {"mae": {"value": 0.25}}}
+        mean = math.fsum((row["real"] - row["swapped"]) / 2 for row in rows if row["counts"]) / 27
+        stated = {"left_out": 3, "metrics": changed, "n": 27, "value": mean}
+        entry = {**entry, "decontaminated": [fewer], "reliance": {**entry["reliance"], **stated}}
+        write_json(path / "result.json", {**result, "evaluations": [entry]})
+    return read_runs([folder])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_reliance_of_a_decontaminated_score_is_of_the_examples_that_are_left(tmp_path: Path, packed: bool) -> None:
+    live = StudyOnFile("mine", "", (), tuple(leaking_runs(tmp_path / "runs")), ("cell",), (), {})
+    if packed:
+        pack(live, tmp_path / "packed")
+    runs = read_runs([tmp_path / "packed"]) if packed else list(live.runs)
+    of_left = {f"m{place}": 0.01 * (place % 3) + 0.01 for place in range(10, 30) if place != 20}
+    of_all = {f"m{place}": 0.5 for place in range(2, 10)} | of_left
+    expected = [of_all, of_left]
+    means = [math.fsum(gains.values()) / len(gains) for gains in expected]
+    assert means[0] > 5 * means[1]
+
+    groups = [found[0] for found in gather(runs, "strict").groups.values()]
+    for group, gains in zip(groups, expected, strict=True):
+        found = gains_of(group.answers)
+        assert found.by_example == pytest.approx(gains)
+        assert (found.measured, found.counted) == (2, "")
+        (row,) = reliance_rows({"cell": group})
+        assert sorted(row.gains) == pytest.approx(sorted(gains.values()))
+
+    table = build_table(runs, "strict")
+    for part, gains, mean in zip(table.parts, expected, means, strict=True):
+        shown = part.rows[0].reliance
+        assert shown is not None
+        assert (shown.n, shown.mean) == (len(gains), pytest.approx(mean))
+
+    boards = build(runs).boards
+    assert [bool(board.without) for board in boards] == [False, True]
+    assert [board.rows[0].reliance for board in boards] == [Reliance(pytest.approx(mean)) for mean in means]
+
+
+def test_a_report_of_decontaminated_scores_says_nothing_of_what_was_left_out(tmp_path: Path) -> None:
+    runs = leaking_runs(tmp_path)
+    whole, clean = (found[0] for found in gather(runs, "strict").groups.values())
+    (row,) = reliance_of({"cell": whole})
+    assert (row.n, row.left_out, row.changes) == (27, 3, {"mae": 0.25})
+    (row,) = reliance_of({"cell": clean})
+    assert (row.n, row.left_out, row.changes) == (19, 1, {})
+    gains = gains_of(clean.answers)
+    assert row.value == pytest.approx(math.fsum(gains.values) / 19)
+    assert read_answers("cell", clean.answers).gains == pytest.approx(gains.by_example)
+    assert len(read_answers("cell", whole.answers).gains) == 27
+    for file in tmp_path.glob("*/scores/*.json"):  # which examples are left is not known any more
+        file.unlink()
+    (row,) = reliance_of({"cell": clean})
+    assert (row.n, row.left_out, row.value) == (0, 0, None)

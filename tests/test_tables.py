@@ -21,7 +21,7 @@ from bench.cli import _status
 from bench.run_store import RunDirectory, write_json
 from bench.scores import score_predictions
 from results.formats import decimals_of, number
-from results.metrics import is_better
+from results.leaderboard import build
 from results.packed import read_study
 from results.published import figure
 from results.runs import ResultsError, read_runs
@@ -111,7 +111,7 @@ def test_bold_follows_from_the_paired_test_and_holm(tmp_path: Path) -> None:
     assert len(adjusted) >= 2
     for metric, p in adjusted.items():
         means = {row.name: row.metrics[metric].mean for row in table.rows}
-        best = "one" if is_better(metric, means["one"], means["other"]) else "other"
+        best = "one" if table.directions.is_better(metric, means["one"], means["other"]) else "other"
         assert by_name(table)[best].metrics[metric].best == (p < 0.05)
 
 
@@ -226,12 +226,13 @@ def test_decontaminated_scores_are_a_part_of_their_own(tmp_path: Path) -> None:
     whole, clean = table.parts
     assert (whole.n, whole.without) == (N, "")
     assert clean.n == N - 20
-    assert clean.without == "examples whose molecules are in chebi20/train (by inchikey)"
+    assert clean.without == "20 examples whose molecules are in chebi20/train (by inchikey)"
+    assert [board.without for board in build(read_runs([tmp_path])).boards] == ["", clean.without]
     assert [row.name for row in clean.rows] == ["one", "other"]
     assert clean.rows[0].metrics["accuracy"].best
     text = as_text(table, "markdown")
     assert (
-        "**protocol strict@1, 100 examples, without examples whose molecules are in chebi20/train (by inchikey)**"
+        "**protocol strict@1, 100 examples, without 20 examples whose molecules are in chebi20/train (by inchikey)**"
         in text
     )
     assert "Numbers compare within a part only" in text

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from results.metrics import Directions
 from results.runs import ResultsError
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class Board:
         without: in words, which examples are left out because training data hold their molecules; "" for none.
         ranked: whether the rows may be ranked: not where the examples are unknown, as in an MLflow store without files.
         metrics: names in the protocol's order.
+        directions: which values of them are better, as the leaderboard's runs declare it.
         rank_by: the metric that the rows are sorted by, best first.
         test_metric: the mean over examples by which two rows are compared; None where there is none.
         notes: what is to be known of all rows.
@@ -154,6 +156,7 @@ class Board:
     without: str
     ranked: bool
     metrics: tuple[str, ...]
+    directions: Directions
     rank_by: str
     test_metric: str | None
     notes: tuple[str, ...]

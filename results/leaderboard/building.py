@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from results.formats import counted
 from results.leaderboard.board import RANKING, Board, Filter, Leaderboard, Row
 from results.leaderboard.examples import ExampleReader
 from results.leaderboard.leading import against_first
 from results.leaderboard.rows import hashed, row_of, short_name
-from results.metrics import direction_of
+from results.metrics import Directions
 from results.runs import ResultsError, Run, evaluations_of
-from results.settings import version_notes
+from results.settings import left_out, version_notes
 from results.tables.gather import Answer, Group
 from results.tables.names import names_of
 
@@ -60,8 +59,9 @@ def build(
     grouped: dict[tuple[str, ...], list[Answer]] = {}
     for answer in answers:
         grouped.setdefault(_board_of(answer), []).append(answer)
+    directions = Directions.of(runs)
     reader = ExampleReader() if with_examples else None
-    boards = [_board(members, sort, reader) for members in grouped.values()]
+    boards = [_board(members, sort, reader, directions) for members in grouped.values()]
     if sort is not None and not any(sort in board.metrics for board in boards):
         known = sorted({name for board in boards for name in board.metrics})
         raise ResultsError(f"--sort {sort}: no board has this metric; there are {', '.join(known)}")
@@ -99,7 +99,7 @@ def _board_of(answer: Answer) -> tuple[str, ...]:
     return (str(entry["task"]), data, str(entry["split"]), *answer.comparable)
 
 
-def _board(answers: Sequence[Answer], sort: str | None, reader: ExampleReader | None) -> Board:
+def _board(answers: Sequence[Answer], sort: str | None, reader: ExampleReader | None, directions: Directions) -> Board:
     first = answers[0]
     metrics = tuple(dict.fromkeys(name for answer in answers for name in answer.score["metrics"]))
     valued = [n for n in metrics if any(_has_value(answer, n) for answer in answers)]
@@ -110,8 +110,8 @@ def _board(answers: Sequence[Answer], sort: str | None, reader: ExampleReader | 
     ranked = bool(first.entry.get("examples_id"))
     order = dict.fromkeys((rank_by, *RANKING, *metrics))
     test_metric, values = _comparable(answers, [n for n in order if n in valued], reader if ranked else None)
-    rows = sorted(_rows(answers, metrics, values), key=lambda row: _place(row, rank_by))
-    entry, left_out = first.entry, first.score.get("without")
+    rows = sorted(_rows(answers, metrics, values), key=lambda row: _place(row, rank_by, directions))
+    entry = first.entry
     return Board(
         task=entry["task"],
         data=short_name(entry["data"]) or "",
@@ -120,9 +120,10 @@ def _board(answers: Sequence[Answer], sort: str | None, reader: ExampleReader | 
         identity=hashed(_board_of(first)),
         n=first.n,
         limited=bool(entry.get("limited", False)),
-        without=_in_words(left_out) if left_out else "",
+        without=left_out(first.score),
         ranked=ranked,
         metrics=metrics,
+        directions=directions,
         rank_by=rank_by,
         test_metric=test_metric,
         notes=(*([] if ranked else [_NO_RANKS]), *version_notes(answer.score for answer in answers)),
@@ -197,8 +198,9 @@ def _within_budget(boards: Sequence[Board], most: Mapping[str, float]) -> list[B
 
 def _with_tests(board: Board) -> Board:
     """The board with the tests of its first row's lead, where it is ranked by what can be tested, and what to note."""
-    tested = board.ranked and board.rank_by == board.test_metric and direction_of(board.rank_by) is not None
-    against = against_first(board.rows, board.rank_by) if tested else [None] * len(board.rows)
+    tested = board.ranked and board.rank_by == board.test_metric
+    tested = tested and board.directions.better(board.rank_by) is not None
+    against = against_first(board.rows, board.rank_by, board.directions) if tested else [None] * len(board.rows)
     return replace(board, against=tuple(against), notes=(*board.notes, *_notes_of_rows(board)))
 
 
@@ -236,16 +238,10 @@ def _order(board: Board) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _place(row: Row, metric: str) -> tuple[int, float, str, str]:
+def _place(row: Row, metric: str, directions: Directions) -> tuple[int, float, str, str]:
     """By the metric, the best first; then means of some seeds only, then rows without a value."""
     figure = row.metrics.get(metric)
     if figure is None:
         return (2, 0.0, row.name, row.identity)
-    value = figure.mean if direction_of(metric) == "smaller" else -figure.mean
+    value = figure.mean if directions.better(metric) == "smaller" else -figure.mean
     return (0 if figure.is_complete else 1, value, row.name, row.identity)
-
-
-def _in_words(without: Mapping[str, Any]) -> str:
-    parts = ", ".join(str(corpus.get("data")) for corpus in without.get("against", ()))
-    left_out = without.get("n", 0) - without.get("n_left", 0)
-    return f"{counted(left_out, 'example')} whose molecules {parts} holds (by {without.get('by')})"

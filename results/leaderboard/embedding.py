@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from results.leaderboard.board import Against, Board, Figure, Leaderboard, Row
-from results.metrics import direction_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +46,7 @@ def _board(board: Board) -> dict[str, Any]:
         "limited": board.limited,
         "without": board.without,
         "ranked": board.ranked,
-        "metrics": [{"name": name, "better": direction_of(name)} for name in board.metrics],
+        "metrics": [{"name": name, "better": board.directions.better(name)} for name in board.metrics],
         "rankBy": board.rank_by,
         "testMetric": board.test_metric,
         "notes": board.notes,

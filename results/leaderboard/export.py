@@ -7,7 +7,6 @@ import io
 from typing import Any
 
 from results.leaderboard.board import BUDGETS, Against, Board, Figure, Leaderboard, Row
-from results.metrics import direction_of
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a spreadsheet takes a text for a formula
 _ASKED = ("task", "data", "split", "protocol", "n", "limited", "without", "ranked")
@@ -76,7 +75,7 @@ def _board(board: Board) -> dict[str, Any]:
     return {
         "board": board.identity,
         **{name: getattr(board, name) for name in _ASKED},
-        "metrics": [{"name": name, "better": direction_of(name)} for name in board.metrics],
+        "metrics": [{"name": name, "better": board.directions.better(name)} for name in board.metrics],
         "rank_by": board.rank_by,
         "test_metric": board.test_metric,
         "notes": board.notes,

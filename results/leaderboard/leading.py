@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from results.leaderboard.board import Against, Row
-from results.metrics import is_better
+from results.metrics import Directions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,7 @@ _MANY = 200  # differing examples from which on the distribution of their sum is
 _MOST_AT_ONCE = 500  # rows whose differences are held as float64 together: some 13 MB of 3,300 examples
 
 
-def against_first(rows: Sequence[Row], metric: str) -> list[Against | None]:
+def against_first(rows: Sequence[Row], metric: str, directions: Directions) -> list[Against | None]:
     """For each row its paired test with the first, two-sided at 5% with Holm's correction over the board.
 
     Test and means are over the examples that both have: of a row that lacks hard examples, its own mean says nothing
@@ -31,6 +31,7 @@ def against_first(rows: Sequence[Row], metric: str) -> list[Against | None]:
     Args:
         rows: best first, by the mean of `Row.examples`.
         metric: of which these are the values.
+        directions: which of them are better.
 
     Returns:
         None for the first row itself, and where values by example are not known or no example is in both.
@@ -44,7 +45,7 @@ def against_first(rows: Sequence[Row], metric: str) -> list[Against | None]:
         return found
     tested = list(_tests(rows, known[1:]))
     for (place, test), p in zip(tested, holm([test.p for _, test in tested]), strict=True):
-        apart: Literal["ahead", "behind"] = "ahead" if is_better(metric, test.own, test.first) else "behind"
+        apart: Literal["ahead", "behind"] = "ahead" if directions.is_better(metric, test.own, test.first) else "behind"
         found[place] = replace(test, p=p, state="level" if p >= LEVEL else apart)
     return found
 

@@ -9,8 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from results.leaderboard.board import Figure, Reliance, Row
-from results.reliance import gains_of, stated_gain
-from results.scores import example_scores
+from results.reliance import gains_of, is_of_fewer, stated_gain
 from results.seeds import over_runs
 from results.tables.gather import Group
 
@@ -94,21 +93,14 @@ def _figure(group: Group, metric: str) -> Figure | None:
 
 
 def _reliance(group: Group) -> Reliance | None:
-    """Over the examples that the scores are of: runs state it of all examples, single gains say it of fewer."""
-    seeds = len(group.answers)
-    if group.first.score.get("without") is None:
-        entries = [answer.entry for answer in group.answers]
-        mean = stated_gain(entries)
-        measured = sum(stated_gain([entry]) is not None for entry in entries)
-    else:
-        scores = example_scores(group.first.run, group.first.score, ())
-        left = frozenset(scores.example_ids if scores is not None else ())
+    """As runs state it; of scores of fewer examples, from the gains of single ones, which tables read for both."""
+    if is_of_fewer(group.first):
         gains = gains_of(group.answers)
-        of_left = [gain for example, gain in gains.by_example.items() if example in left]
-        mean, measured = fmean(of_left) if of_left else None, gains.measured
-    if mean is None:
-        return None
-    return Reliance(mean, f"{measured} of {seeds} seeds" if measured < seeds else "")
+        return Reliance(fmean(gains.values), gains.counted) if gains.n else None
+    entries, seeds = [answer.entry for answer in group.answers], len(group.answers)
+    mean = stated_gain(entries)
+    measured = sum(stated_gain([entry]) is not None for entry in entries)
+    return None if mean is None else Reliance(mean, f"{measured} of {seeds} seeds" if measured < seeds else "")
 
 
 def _averaged(values: Sequence[Float32Array | None]) -> Float32Array | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
-from results.metrics import direction_of
+from results.metrics import Directions
 from results.plots.breakdown import PartRow
 from results.plots.rows import Cells
 from results.plots.style import LIGHT, Theme
@@ -153,12 +153,13 @@ def breakdown_plot(
     kept = [row for row in (*rows, *of_cells) if row.n >= FEWEST_OF_PART]
     if len({row.part for row in kept}) < 2:
         raise ResultsError(f"{quantity} by {by}: fewer than two parts have {FEWEST_OF_PART} examples to compare")
+    directions = Directions.of(answer.run for group in cells.values() for answer in group.answers)
     return breakdown(
         kept,
         quantity=_CALLED.get(quantity, quantity),
         by=_SAID.get(by, by),
         ordered=by in ("heavy atoms", "similarity to training molecules"),
-        lower_is_better=quantity == "invalid" or direction_of(quantity) == "smaller",
+        lower_is_better=quantity == "invalid" or directions.better(quantity) == "smaller",
         theme=theme,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from results.formats import probability
-from results.metrics import direction_of
+from results.metrics import Directions
 from results.plots.axes import is_number
 from results.plots.confusion import AnswerRow
 from results.plots.cost import CostRow
@@ -200,7 +200,9 @@ def rank_rows(
     """
     from results.statistics import friedman
 
-    blocks = [_block(runs, protocol, split, task, data, metrics or {}) for task, data in _pairs(runs, split)]
+    directions = Directions.of(runs)
+    asked = _pairs(runs, split)
+    blocks = [_block(runs, protocol, split, task, data, metrics or {}, directions) for task, data in asked]
     names = list(dict.fromkeys(name for block in blocks for name in block))
     found = friedman([[block.get(name, math.nan) for name in names] for block in blocks])
     said = f"Friedman: chi-squared {found.statistic:.3g}, {probability(found.p)}."
@@ -282,7 +284,13 @@ def _pairs(runs: Sequence[Run], split: str) -> list[tuple[str, str]]:
 
 
 def _block(
-    runs: Sequence[Run], protocol: str, split: str, task: str, data: str, metrics: Mapping[str, str]
+    runs: Sequence[Run],
+    protocol: str,
+    split: str,
+    task: str,
+    data: str,
+    metrics: Mapping[str, str],
+    directions: Directions,
 ) -> dict[str, float]:
     """The metric of each cell on one task, the larger the better; empty where the protocol does not score the task."""
     try:
@@ -290,7 +298,7 @@ def _block(
     except ResultsError:
         return {}
     metric = metrics.get(task) or next(iter(next(iter(cells.values())).first.score["metrics"]))
-    sign = -1.0 if direction_of(metric) == "smaller" else 1.0
+    sign = -1.0 if directions.better(metric) == "smaller" else 1.0
     over = {name: group.over(metric) for name, group in cells.items()}
     return {name: sign * found.mean for name, found in over.items() if found.is_complete and found.mean is not None}
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from results.facts import example_novelty
-from results.runs import Run, reliance_gains
+from results.reliance import example_gains
+from results.runs import Run
 from results.scores import ExampleScores, example_scores
 from results.tables.gather import Answer as Scored
 
@@ -92,7 +93,7 @@ def read_answers(cell: str, asked: Sequence[Scored]) -> CellAnswers:
     return CellAnswers(
         cell=cell,
         scores=_mean_scores(stored),
-        gains=_mean_of([reliance_gains(item.run, item.entry) for item in asked]),
+        gains=_mean_of([example_gains(item) for item in asked]),
         invalid=invalid,
         seed=shown.run.seed if shown else None,
         own=_answers(shown.run.lines(_predictions(shown.entry))) if shown else {},

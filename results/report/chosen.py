@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from results.metrics import direction_of
 from results.packed import StudyOnFile
 from results.report.answers import CellAnswers, read_answers
 from results.report.examples import PER_LIST, choose
@@ -72,6 +71,6 @@ def _shown(study: StudyOnFile, per_list: int) -> Iterator[tuple[str, list[str]]]
             continue
         answers = [read_answers(name, group.answers) for name, group in zip(found.names, found.groups, strict=True)]
         by = ordering(answers, metric)
-        lists = choose(answers, by, smaller_is_better=direction_of(by) == "smaller", per_list=per_list)
+        lists = choose(answers, by, smaller_is_better=study.directions.better(by) == "smaller", per_list=per_list)
         identity = str(found.groups[0].first.entry.get("examples_id"))
         yield identity, [name for by_list in lists.values() for names in by_list.values() for name in names]

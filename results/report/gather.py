@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from results.metrics import direction_of
+from results.metrics import Directions
 from results.packed import StudyOnFile, read_study
 from results.report import figures, recipe
 from results.report.again import commands_of, places_of
@@ -82,7 +82,7 @@ def build_report(
     done = [run for run in study.runs if run.state == "done"]
     scores = [score for run in done for entry in run.summary["evaluations"] for score in entry.get("scores", ())]
     labels = dict.fromkeys(standing.cell for part in parts for standing in part.standings)
-    ranks = figures.of_ranks([_larger_is_better(part) for part in parts], list(labels))
+    ranks = figures.of_ranks([_larger_is_better(part, study.directions) for part in parts], list(labels))
     return Report(
         study=study.name,
         question=" ".join(study.question.split()),
@@ -103,8 +103,8 @@ def build_report(
     )
 
 
-def _larger_is_better(part: Part) -> dict[str, float]:
-    sign = -1 if direction_of(part.metric) == "smaller" else 1
+def _larger_is_better(part: Part, directions: Directions) -> dict[str, float]:
+    sign = -1 if directions.better(part.metric) == "smaller" else 1
     return {standing.cell: sign * standing.value for standing in part.standings if not standing.counted}
 
 

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from results.facts import example_facts
-from results.metrics import direction_of
 from results.packed import StudyOnFile
 from results.report import figures
 from results.report.answers import CellAnswers, read_answers, reasons_of
 from results.report.chosen import deciding, ordering
-from results.report.comparisons import compared_with_best, compared_with_reference
+from results.report.comparisons import Criterion, compared_with_best, compared_with_reference
 from results.report.content import Invalid, Part
 from results.report.examples import MOST_BYTES, PER_LIST, browser
 from results.report.reliance import reliance_of
@@ -48,7 +47,8 @@ def build_part(
     found = tabulate(study, request)
     cells = [Cell(name, group) for name, group in zip(found.names, found.groups, strict=True)]
     decides = deciding(found, request, metric, study)
-    smaller = direction_of(decides) == "smaller"
+    smaller = study.directions.better(decides) == "smaller"
+    criterion = Criterion(decides, smaller)
     scores = PerExample()
     standings = tuple(_standings(cells, decides, scores, smaller))
     reference = _reference(cells, request)
@@ -57,7 +57,7 @@ def build_part(
             cells_by_name(cells),
             request.reference,
             reference,
-            decides,
+            criterion,
             scores,
             found.versus(decides),
             found.table.differences_tested,
@@ -65,7 +65,7 @@ def build_part(
         against: str | None = reference
     else:
         against = next((standing.cell for standing in standings if not standing.counted), None)
-        compared = compared_with_best(cells_by_name(cells), against, decides, scores)
+        compared = compared_with_best(cells_by_name(cells), against, criterion, scores)
     answers = [read_answers(cell.name, cell.group.answers) for cell in cells]
     asked = [answer for cell in cells for answer in cell.group.answers]
     by = ordering(answers, decides)
@@ -99,7 +99,7 @@ def build_part(
             answers,
             by,
             example_facts(asked),
-            smaller_is_better=direction_of(by) == "smaller",
+            smaller_is_better=study.directions.better(by) == "smaller",
             per_list=PER_LIST if per_list is None else per_list,
             most_bytes=int(MOST_BYTES * share),
         ),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from results.reliance import Gains, gains_of
+from results.reliance import Gains, gains_of, is_of_fewer, without_partner
 from results.report.content import Reliance
 from results.statistics import holm
 from results.tables.gather import Answer, Group
@@ -31,7 +31,7 @@ def _reliance(name: str, group: Group, gains: Gains, p: float | None, tests: int
         p=p,
         detectable=found.detectable_after(tests) if found else None,
         n=gains.n,
-        left_out=int(measured[0].get("left_out") or 0),
+        left_out=without_partner(group.first),
         reason="" if found else reasons[0] if reasons else "gains of single examples are not stored",
         counted=gains.counted,
         control=_control(group.first),
@@ -46,7 +46,12 @@ def _control(answer: Answer) -> str:
 
 
 def _changes(answers: Sequence[Answer]) -> dict[str, float]:
-    """By metric, the mean over seeds of the change from swapped graphs to own ones; of those that all seeds have."""
+    """By metric, the mean over seeds of the change from swapped graphs to own ones; of those that all seeds have.
+
+    None of decontaminated scores: runs state changes of all examples, and keep none of single ones.
+    """
+    if any(map(is_of_fewer, answers)):
+        return {}
     values: dict[str, list[float]] = {}
     for answer in answers:
         changed: Mapping[str, Mapping[str, Any]] = (answer.entry.get("reliance") or {}).get("metrics") or {}

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from results.metrics import HIDDEN
+from results.metrics import HIDDEN, Directions
 from results.reliance import gains_of
 from results.runs import ResultsError, Run, loss_of
+from results.settings import left_out
 from results.statistics import over_seeds
 from results.tables.beside import Beside, beside_of
 from results.tables.gather import Gathered, Group, gather
@@ -88,6 +89,7 @@ def requested_table(
         ResultsError: as `build_table`.
     """
     _check_reference(request.reference, [*(run.name for run in runs), *order])
+    directions = Directions.of(runs)
     if request.cells:
         runs, order = [run for run in runs if run.name in request.cells], request.cells
         missing = [(cell, seed) for cell, seed in missing if cell in request.cells]
@@ -105,7 +107,7 @@ def requested_table(
             rows.append(
                 (ordered, [{m: value_of_group(g, m, scores, intervals=tests) for m in metrics} for g in ordered])
             )
-    tested = mark_best(rows, metrics, scores, request.reference) if tests else None
+    tested = mark_best(rows, metrics, directions, scores, request.reference) if tests else None
     parts: list[Part] = []
     for place, (groups, values) in enumerate(rows):
         made = _Rows(request, groups, beside if place == stands else None)
@@ -132,6 +134,7 @@ def requested_table(
         name=name,
         task=str(entry["task"]),
         data=str(entry["data"]),
+        directions=directions,
     )
 
 
@@ -265,18 +268,11 @@ def _part(rows: Sequence[Row], groups: Sequence[Group], request: TableRequest) -
         n=first.n,
         examples=first.entry["examples_id"],
         limited=bool(first.entry["limited"]),
-        without=_left_out(first.score.get("without")),
+        without=left_out(first.score),
         rows=tuple(rows),
         reference=reference,
         reference_name=request.label_of(reference) if reference else "",
     )
-
-
-def _left_out(without: Mapping[str, Any] | None) -> str:
-    if without is None:
-        return ""
-    corpora = ", ".join(str(corpus["data"]) for corpus in without.get("against", ()))
-    return f"examples whose molecules are in {corpora} (by {without.get('by')})"
 
 
 def _state(run: Run) -> str:

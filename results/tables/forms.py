@@ -29,7 +29,9 @@ def as_text(table: Table, form: str) -> str:
         ResultsError: the form is unknown.
     """
     if form == "json":
-        return json.dumps(_rounded({**asdict(table), "protocol": table.protocol}), indent=1, ensure_ascii=False)
+        described = {**asdict(table), "protocol": table.protocol}
+        del described["directions"]  # which name the runs' folders: those of this machine
+        return json.dumps(_rounded(described), indent=1, ensure_ascii=False)
     grid, caption = grid_of(table), caption_of(table)
     if form == "markdown":
         return markdown(caption, grid, table.notes)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from results.formats import NO_VALUE, bounds, decimals_of, number, probability
-from results.metrics import direction_of
 from results.statistics import Spread
 from results.tables.model import Row, Table, Value
 
@@ -92,7 +91,8 @@ def _columns(table: Table) -> Iterator[Column]:
     reference = next((part.reference_name for part in table.parts if part.reference), None)
     first = next((name for name in table.metrics if any(row.metrics.get(name) is not None for row in rows)), None)
     for name in table.metrics:
-        yield from _metric_columns(name, rows, reference if name == first else None)
+        arrow = _ARROWS[table.directions.better(name)]
+        yield from _metric_columns(name, arrow, rows, reference if name == first else None)
     if any(row.invalid for row in rows):
         yield Column("invalid", "invalid", "", _invalid)
     if any(row.reliance is not None for row in rows):
@@ -107,7 +107,7 @@ def _columns(table: Table) -> Iterator[Column]:
         yield Column("training seconds", "training seconds", "", lambda row: _spread(row.seconds, digits))
 
 
-def _metric_columns(name: str, rows: Sequence[Row], reference: str | None) -> Iterator[Column]:
+def _metric_columns(name: str, arrow: str, rows: Sequence[Row], reference: str | None) -> Iterator[Column]:
     values = [value for row in rows if (value := row.metrics.get(name)) is not None]
     # A published number has as many digits as ours, or the difference could not be checked by eye.
     printed = [row.published[name].value for row in rows if name in row.published]
@@ -116,7 +116,7 @@ def _metric_columns(name: str, rows: Sequence[Row], reference: str | None) -> It
     digits = decimals_of(known, share=share)
     versus = reference is not None and any(value.versus for value in values)
     over = name if printed or versus else ""
-    heading = f"{name} {_ARROWS[direction_of(name)]}".strip()
+    heading = f"{name} {arrow}".strip()
     yield Column(
         name, "ours" if printed else "value" if versus else heading, over and heading, partial(_value, name, digits)
     )

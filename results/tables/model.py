@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from results.formats import Bounds
+from results.metrics import Directions
 from results.statistics import Interval, Spread
 
 
@@ -125,7 +126,7 @@ class Part:
         n: examples.
         examples: their identity.
         limited: whether they are a subset of the split.
-        without: the training data whose molecules were left out, in words; empty where none were.
+        without: the examples that were left out since training data hold their molecules, in words; empty for none.
         reference: the cell that the others are compared with, by its alias; empty where there is none.
         reference_name: how that cell is called in the table.
     """
@@ -160,6 +161,7 @@ class Table:
         notes: what has to be known to read it.
         name: of its files.
         task, data: what `asked` is made of.
+        directions: which values of the metrics are better, as the runs declare it.
     """
 
     title: str
@@ -171,6 +173,7 @@ class Table:
     name: str = "table"
     task: str = ""
     data: str = ""
+    directions: Directions = field(default_factory=Directions)
 
     @property
     def protocol(self) -> str:

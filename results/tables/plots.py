@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from results.formats import counted
-from results.metrics import direction_of
 from results.runs import ResultsError, Run
 
 if TYPE_CHECKING:
@@ -68,8 +67,8 @@ def plots_of(table: Table, runs: Sequence[Run]) -> Mapping[str, Callable[[], Fig
     cells = {labels[group.alias] if aliases.count(group.alias) == 1 else name: group for name, group in found.items()}
     metric = _metric(table)
     return {
-        "parameters": lambda: _against_cost(cells, metric, "trained parameters"),
-        "seconds": lambda: _against_cost(cells, metric, "seconds of training"),
+        "parameters": lambda: _against_cost(table, cells, metric, "trained parameters"),
+        "seconds": lambda: _against_cost(table, cells, metric, "seconds of training"),
         "differences": lambda: _differences(table, cells, metric),
         "learning": lambda: plots.learning_curves(rows.loss_rows(chosen), stages=rows.stage_order(chosen)),
         "reliance": lambda: plots.reliance_per_example(rows.reliance_rows(cells)),
@@ -82,11 +81,11 @@ def plots_of(table: Table, runs: Sequence[Run]) -> Mapping[str, Callable[[], Fig
     }
 
 
-def _against_cost(cells: Cells, metric: str, cost: Cost) -> Figure:
+def _against_cost(table: Table, cells: Cells, metric: str, cost: Cost) -> Figure:
     from results.plots import score_against_cost
     from results.plots.rows import cost_rows
 
-    higher = direction_of(metric) != "smaller"
+    higher = table.directions.better(metric) != "smaller"
     return score_against_cost(cost_rows(cells, metric, cost), metric=metric, cost=cost, higher_is_better=higher)
 
 
@@ -95,7 +94,7 @@ def _differences(table: Table, cells: Cells, metric: str) -> Figure:
     from results.plots import forest
     from results.plots.rows import all_pairs, difference_rows, table_rows
 
-    higher = direction_of(metric) != "smaller"
+    higher = table.directions.better(metric) != "smaller"
     part = table.parts[0]
     if part.reference:
         tests = table.differences_tested
@@ -106,7 +105,7 @@ def _differences(table: Table, cells: Cells, metric: str) -> Figure:
             higher_is_better=higher,
             p_means=f"Holm over the table's {counted(tests, 'difference')}",
         )
-    best = _best(cells, metric)
+    best = _best(table, cells, metric)
     rows = difference_rows(cells, metric, best, chosen=True)
     pairs = all_pairs(1 + sum(row.p is not None for row in rows))
     said = f"corrected for all {counted(pairs, 'pair')} of cells, since the best was chosen by the same numbers"
@@ -129,10 +128,10 @@ def _metric(table: Table) -> str:
     return found
 
 
-def _best(cells: Cells, metric: str) -> str:
+def _best(table: Table, cells: Cells, metric: str) -> str:
     """The best of the cells whose value is of all seeds."""
     over = {name: group.over(metric) for name, group in cells.items()}
     means = {name: found.mean for name, found in over.items() if found.is_complete and found.mean is not None}
     if not means:
         raise ResultsError(f"differences in {metric}: no cell has a value in all of its seeds")
-    return (min if direction_of(metric) == "smaller" else max)(means, key=means.__getitem__)
+    return (min if table.directions.better(metric) == "smaller" else max)(means, key=means.__getitem__)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from results.metrics import direction_of
+from results.metrics import Directions
 from results.runs import ResultsError
 from results.scores import NO_BASIS, ExampleScores, example_scores
 from results.seeds import NOT_ALL_SEEDS
@@ -129,7 +129,11 @@ Values = list[dict[str, Value | None]]
 
 
 def mark_best(
-    parts: Sequence[tuple[Sequence[Group], Values]], metrics: Sequence[str], scores: PerExample, reference: str | None
+    parts: Sequence[tuple[Sequence[Group], Values]],
+    metrics: Sequence[str],
+    directions: Directions,
+    scores: PerExample,
+    reference: str | None,
 ) -> Tests:
     """Marks in each column of each part the best value where it is significantly better than the next, and writes
     beside each value its difference from the cell of reference.
@@ -137,10 +141,11 @@ def mark_best(
     Args:
         parts: groups with their values, which are changed.
         metrics: the columns.
+        directions: which values of them are better.
         scores: of the groups.
         reference: alias of the cell that all others are compared with; None for none.
     """
-    best = list(_contests(parts, metrics, scores))
+    best = list(_contests(parts, metrics, directions, scores))
     against = list(_differences(parts, metrics, scores, reference)) if reference is not None else []
     for contest, adjusted in _adjusted(best):
         value = contest.values[contest.place][contest.metric]
@@ -171,12 +176,15 @@ class _Contest:
 
 
 def _contests(
-    parts: Sequence[tuple[Sequence[Group], Values]], metrics: Sequence[str], scores: PerExample
+    parts: Sequence[tuple[Sequence[Group], Values]],
+    metrics: Sequence[str],
+    directions: Directions,
+    scores: PerExample,
 ) -> Iterator[_Contest]:
     """In each column of each part, the best against the next, of the values that are of all seeds."""
     for groups, values in parts:
         for metric in metrics:
-            direction = direction_of(metric)
+            direction = directions.better(metric)
             known = [
                 (value.mean, place)
                 for place, row in enumerate(values)
