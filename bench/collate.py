@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from bench.batches import IGNORED, PackedSequences, PromptContext
 from bench.layout import TokenisedExample
 from encoders.base import MoleculeBatch
 from encoders.store import FeatureStore
+from encoders.store_levels import LevelStore
 
 
 class Collator:
@@ -24,15 +24,27 @@ class Collator:
         padding: the id that fills up.
         with_context: whether the projector reads prompts.
         packs: whether sequences of a training batch lie in one row instead of a padded row each.
+        levels: what a frozen encoder made of all molecules, read instead of their features; None to encode them.
     """
 
     def __init__(
-        self, store: FeatureStore | None, padding: int, *, with_context: bool = False, packs: bool = False
+        self,
+        store: FeatureStore | None,
+        padding: int,
+        *,
+        with_context: bool = False,
+        packs: bool = False,
+        levels: LevelStore | None = None,
     ) -> None:
         self.store = store
         self.padding = padding
         self.with_context = with_context
         self.packs = packs
+        self.levels = levels
+
+    def reading(self, levels: LevelStore) -> Collator:
+        """The same, with batches of molecules that are encoded already."""
+        return Collator(self.store, self.padding, with_context=self.with_context, packs=self.packs, levels=levels)
 
     def __call__(self, items: Sequence[Mapping[str, Any]], width: int = 0) -> dict[str, Any]:
         """A training batch, packed or right-padded; `input_ids` comes first, as the trainer expects."""
@@ -171,7 +183,9 @@ class Collator:
     def _molecules(self, molecules: Sequence[str]) -> MoleculeBatch | None:
         if self.store is None or not molecules:
             return None
-        return replace(self.store.batch(molecules), keys=self.store.keys(molecules))
+        if self.levels is not None:
+            return MoleculeBatch(len(molecules), {}, self.store.keys(molecules), self.levels.encoding(molecules))
+        return self.store.keyed(molecules)
 
     @staticmethod
     def _context(

@@ -162,6 +162,8 @@ class Stage:
         keep: which weights the stage hands on: the `last`, or the `best` by validation loss.
         length_groups: batches of examples of similar length: another order of examples, and less padding where batches
             are padded.
+        cache_encoder: a frozen encoder encodes each molecule of the stage once, and batches read from disk what it made
+            of them: the same losses but for rounding. Stages and runs with the same weights and molecules share it.
         prompt: what surrounds questions in this stage; None for the run's.
         text_input: how molecules are written in this stage; None for the run's.
     """
@@ -179,6 +181,7 @@ class Stage:
     checkpoint_every: Count = 500
     keep: Literal["last", "best"] = "last"
     length_groups: bool = False
+    cache_encoder: bool = field(default=False, metadata={"neutral": False})
     prompt: PromptStyle | None = field(default=None, metadata={"neutral": None})
     text_input: TextInput | None = field(default=None, metadata={"neutral": None})
 
@@ -324,6 +327,18 @@ class RunConfig:
                 f"is {self.graph_input.train.name}, which leaves some molecules their own graph; use it at test only",
             )
         for stage in self.stages:
+            if stage.cache_encoder and stage.trains.encoder == "full" and self.encoder.is_trainable:
+                raise ConfigError(
+                    f"stages.{stage.name}.cache_encoder",
+                    "is true, and the stage trains the encoder, which then makes something else of a molecule after "
+                    "every step. Freeze it (`trains.encoder: frozen`), or set false",
+                )
+            if stage.cache_encoder and self.encoder.depends_on_batch:
+                raise ConfigError(
+                    f"stages.{stage.name}.cache_encoder",
+                    f"is true, and what encoder {self.encoder.name} makes of a molecule depends on the others in its "
+                    "batch. Set false",
+                )
             if stage.trains.llm == "full" and self.llm.quantisation != "none":
                 raise ConfigError(
                     "llm.quantisation",

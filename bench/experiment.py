@@ -33,6 +33,7 @@ from bench.language_model import (
     text_embeddings,
 )
 from bench.layout import Layout
+from bench.level_cache import with_cached_levels
 from bench.model import GraphLanguageModel
 from bench.pieces import for_stage, in_words, limits_of, within_memory
 from bench.prepare import Prepared, prepare
@@ -305,6 +306,7 @@ def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime,
         alone = training_alone(directory, folder, identity, log, kind) if group.leads else nullcontext()
         with alone:
             model.freeze(stage.trains)
+            job = with_cached_levels(job, model, prepared, position, runtime)
             limited, pieces = for_stage(model, stage, runtime)
             if group.leads and pieces and job.outcome() is None:
                 note_in_session(directory, pieces)

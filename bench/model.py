@@ -115,9 +115,14 @@ class GraphLanguageModel(nn.Module):
 
     def encode(self, molecules: MoleculeBatch) -> MoleculeEncoding:
         """What the projector reads of the molecules, or of what stands in their place."""
-        for graph_input in self._alterations:
-            molecules = graph_input.alter(molecules)
-        encoding: MoleculeEncoding = self.encoder(molecules, self.levels)
+        if molecules.encoded is None:
+            for graph_input in self._alterations:
+                molecules = graph_input.alter(molecules)
+            encoding: MoleculeEncoding = self.encoder(molecules, self.levels)
+        elif any(graph_input.alters for graph_input in self._alterations):
+            raise RuntimeError("molecules that were encoded before would be read without what alters them")
+        else:
+            encoding = molecules.encoded
         for transform in self._transforms:
             encoding = transform(encoding, molecules.keys)
         return encoding

@@ -70,11 +70,14 @@ class MoleculeBatch:
             positions in the concatenation.
         keys: `(B,)` int64, a number that depends on nothing but the molecule, for controls that draw at random; None
             where nobody draws.
+        encoded: what a frozen encoder made of these molecules before; it is then read in the place of `columns`, of
+            which there may be none.
     """
 
     size: int
     columns: Mapping[str, Ragged]
     keys: Tensor | None = None
+    encoded: MoleculeEncoding | None = None
 
     def __getitem__(self, name: str) -> Ragged:
         return self.columns[name]
@@ -83,7 +86,8 @@ class MoleculeBatch:
         """The same batch on another device."""
         columns = {name: column.to(device, non_blocking) for name, column in self.columns.items()}
         keys = None if self.keys is None else self.keys.to(device, non_blocking=non_blocking)
-        return MoleculeBatch(self.size, columns, keys)
+        encoded = None if self.encoded is None else self.encoded.to(device, non_blocking)
+        return MoleculeBatch(self.size, columns, keys, encoded)
 
 
 @dataclass(frozen=True)  # without slots: DeepSpeed looks into what a module returns by `vars`
@@ -100,6 +104,11 @@ class MoleculeEncoding:
 
     def __getitem__(self, level: Level) -> Ragged:
         return self.levels[level]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> MoleculeEncoding:
+        """The same encoding on another device."""
+        levels = {level: rows.to(device, non_blocking) for level, rows in self.levels.items()}
+        return MoleculeEncoding(self.size, levels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +334,11 @@ class GraphInput(ABC):
         Raises:
             EncoderError: a column tells of the molecule in a way that it leaves as it is, or one is missing.
         """
+
+    @property
+    def alters(self) -> bool:
+        """Whether the encoder reads other features than those of the molecules that it is given."""
+        return type(self).alter is not GraphInput.alter
 
     def alter(self, batch: MoleculeBatch) -> MoleculeBatch:
         """The features that the encoder reads in the place of the molecules' own.

@@ -14,6 +14,7 @@ import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -187,6 +188,10 @@ class FeatureStore:
                 values = widened(narrow) if indexes is None else shifted(narrow, starts[indexes][:-1], count)
                 columns[name] = Ragged(torch.from_numpy(values), ptr)
         return MoleculeBatch(len(rows), {name: columns[name] for name in self._order})
+
+    def keyed(self, molecules: Sequence[str]) -> MoleculeBatch:
+        """The same with a number of each molecule, for what draws at random."""
+        return replace(self.batch(molecules), keys=self.keys(molecules))
 
     def keys(self, molecules: Sequence[str]) -> Tensor:
         """A number of each molecule that depends on nothing but its SMILES, `(B,)` int64; hashed once per molecule.

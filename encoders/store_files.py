@@ -122,7 +122,7 @@ class SchemeFolder:
         if names.count(b"\n") == len(listed["molecules"]) - 1:  # as many lines as molecules, and so one for each
             (folder / "names.txt").write_bytes(names)
         sums = {name: _sum(array) for name, array in arrays.items()}
-        words = {name: _sum_of_words(array) for name, array in arrays.items()}
+        words = {name: sum_of_words(array) for name, array in arrays.items()}
         contents = {"scheme": self.name, "molecules": zlib.crc32(text), "arrays": sums, "words": words}
         (folder / "segment.json").write_text(json.dumps(contents))
 
@@ -170,7 +170,7 @@ class SchemeFolder:
             contents = json.loads((segment / "segment.json").read_bytes())
             # Segments of earlier versions have the first of these only, which takes ten times as long.
             sums = {name: (_sum, found) for name, found in contents["arrays"].items()}
-            sums |= {name: (_sum_of_words, found) for name, found in contents.get("words", {}).items()}
+            sums |= {name: (sum_of_words, found) for name, found in contents.get("words", {}).items()}
             num_atoms = _array(segment, "num_atoms", sums, np.dtype(np.int64), (count,))
             values, ptr = {}, {}
             for name, column in self.columns.items():
@@ -186,7 +186,7 @@ def _sum(array: NDArray[Any]) -> int:
     return zlib.crc32(np.ascontiguousarray(array).data)
 
 
-def _sum_of_words(array: NDArray[Any]) -> int:
+def sum_of_words(array: NDArray[Any]) -> int:
     """The sum of all bytes taken eight at a time, which any change of a word changes; as fast as memory is read."""
     content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     whole = len(content) // 8 * 8
@@ -198,19 +198,24 @@ def _array(
     segment: Path, name: str, sums: Mapping[str, _Known], dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> NDArray[Any]:
     path = segment / f"{name}.npy"
-    array = _contents(path, dtype, shape)
+    array = array_in(path, dtype, shape)
     of, known = sums[name]
     if array.dtype != dtype or array.shape != shape or of(array) != known:
         raise DamagedSegmentError(f"{path.name} is not as it was written")
     return array
 
 
-def _contents(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """What a file holds, mapped if it is large."""
+def header_of(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """What stands before the values in a file of numpy's."""
     written = io.BytesIO()
     described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(written, described)  # type: ignore[no-untyped-call]
-    header = written.getvalue()
+    return written.getvalue()
+
+
+def array_in(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """What a file holds, mapped if it is large."""
+    header = header_of(dtype, shape)
     with path.open("rb") as file:
         is_expected = file.read(len(header)) == header
         size = os.fstat(file.fileno()).st_size - len(header)
