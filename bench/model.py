@@ -325,10 +325,10 @@ class GraphLanguageModel(nn.Module):
             if not is_by_sequence(self.llm):
                 raise RuntimeError("a packed batch for a language model whose sequences would see each other")
             told = packed_arguments(packed.lengths, packed.bounds, packed.positions, packed.branches)
-            logits = self.llm(
-                inputs_embeds=embedded, logits_to_keep=packed.places, use_cache=False, **told
-            ).logits.squeeze(0)
-            return functional.cross_entropy(logits.float(), packed.targets, reduction="none"), packed.counts
+            logits = self.llm(inputs_embeds=embedded, logits_to_keep=packed.places, use_cache=False, **told).logits
+            # Not `[0]`, whose gradient is first all zeros of this size and then a copy.
+            losses = functional.cross_entropy(logits.squeeze(0).float(), packed.targets, reduction="none")
+            return losses, packed.counts
         if labels is None:
             raise TypeError("a batch that is not packed needs labels")
         logits = self.llm(
