@@ -41,12 +41,12 @@ _BOND_READS: Mapping[Callable[[Any], Any], Read] = {
     Bond.GetIsConjugated: Binaries.conjugated,
     Bond.IsInRing: Binaries.bond_in_ring,
 }
-_CODES = 1_024  # above any sum of two bytes and the most bonds
+_CODES = 1_024  # the last one stands for all above, such as the degree of an atom with so many neighbours
 _REJECTED = 255  # the row of what a table lacks; no table is as long
 
 # Every field with common and rare values, absent and present together with each other: charges, isotopes, radicals,
 # explicit hydrogens, all chiralities and hybridisations, dative and ionic bonds, directions and stereo, and rings that
-# share atoms. Molecules that are not read are in it too: wildcards, mapped atoms, and too many atoms or bonds.
+# share atoms. Molecules that are not read are in it too: wildcards and mapped atoms.
 # fmt: off
 _SAMPLE = (
     "C", "[H]", "[H][H]", "[He]", "[H+]", "[2H]", "[2H]C([2H])([2H])[2H]", "[Na+].[Cl-]", "[Fe+3]", "[C-4]",
@@ -60,8 +60,16 @@ _SAMPLE = (
     "OB(O)c1ccccc1", "[BH4-]", "[AlH3]", "[SiH4]", "C=C=C", "CC(C)=[C@]=C(C)O", "C$C", "N#N", "[N-]=[N+]=NC",
     "CN(C)C(=O)[C@@H]1CC[C@H](C1)O", "*C(=O)O", "[CH3:7][OH:300]",
 )
+_CUBANE = "C12C3C4C1C5C2C3C45"
+# Up to 255 atoms or bonds, and above, where atoms have wider indices: bonds, stereo, and rings small and large, at the
+# beginning and at the end of such molecules.
+_LARGE = (
+    "C" * 200 + "[C@H](F)Cl", "C" * 255, "C" * 256, "C1" + "C" * 253 + "C1", "C1CC1" + "C" * 249 + "C1CC1",
+    ".".join([_CUBANE] * 31),
+    "F/C=C/" + "C" * 252 + r"/C=C\C=C(/F)[C@H]([NH3+])C(=O)[O-]", "C1" + "C" * 260 + "CC1C",
+    "C1CC1" + "[13CH2]" * 250 + "C2CCC3CC3C2.[Na+].c1ccc2[nH]ccc2c1C#N", "[NH3]->[Pt](Cl)<-[NH2]" + "C" * 260 + "[CH2]",
+)
 # fmt: on
-_LARGE = ("C" * 200 + "[C@H](F)Cl", "C" * 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,7 @@ def is_binary(scheme: FeatureScheme) -> TypeGuard[CategoricalScheme]:
 def is_trusted() -> bool:
     """Whether this RDKit writes the binary form as it is read here, found out once in a process.
 
-    The version of the form has to be a known one, and what is read of some 70 molecules has to be what RDKit says of
+    The version of the form has to be a known one, and what is read of some 80 molecules has to be what RDKit says of
     them. If the latter is not so, this warns: a known version that has changed ought to be told of.
     """
     with rdBase.BlockLogs():
@@ -175,7 +183,7 @@ def _table(feature: Feature) -> NDArray[np.uint8]:
     """The row of each number by which the binary form may say a value; RDKit's enums are numbers."""
     is_signed = feature.read is Atom.GetFormalCharge
     table = np.full(_CODES, _REJECTED, dtype=np.uint8)
-    for code in range(256 if is_signed else _CODES):
+    for code in range(256 if is_signed else _CODES - 1):
         try:
             table[code] = feature.rows[code - 256 if is_signed and code > 127 else code]
         except KeyError:
@@ -187,5 +195,5 @@ def _looked_up(tables: Tables, read: Binaries, size: int) -> NDArray[np.uint8]:
     """The rows `(size, features)` of all atoms or bonds, `_REJECTED` where a table lacks one."""
     rows = np.empty((size, len(tables)), dtype=np.uint8)
     for column, (said, table) in enumerate(tables):
-        rows[:, column] = table.take(said(read))
+        rows[:, column] = table.take(said(read), mode="clip")
     return rows

@@ -25,7 +25,7 @@ import numpy as np
 from rdkit import Chem, rdBase
 
 from encoders.base import Column, EncoderError, FeatureScheme, RejectedMoleculeError
-from encoders.binary import MOST, Binaries
+from encoders.binary import Binaries
 from encoders.binary_schemes import is_binary, rows_of
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _featurise_at_once(schemes: Sequence[FeatureScheme], molecules: Sequence[str
                 continue
             parsed.append(position)
             # Where it can be foreseen that it will not be read, it is kept and not parsed once more.
-            if _has_labels(smiles) or _is_large(molecule, smiles):
+            if _has_labels(smiles):
                 unreadable[position] = molecule
                 binaries.append(b"")
             else:
@@ -219,11 +219,6 @@ def _collect(adding: Sequence[_Collector], all_of_them: Sequence[_Collector], sm
 def _has_labels(smiles: str) -> bool:
     """Whether there may be wildcards or mapped atoms, which have labels."""
     return "*" in smiles or ":" in smiles
-
-
-def _is_large(molecule: Mol, smiles: str) -> bool:
-    """Whether there are more atoms or bonds than are read, which takes more letters than that."""
-    return len(smiles) > MOST and (molecule.GetNumAtoms() > MOST or molecule.GetNumBonds() > MOST)
 
 
 def _interleaved(

@@ -49,6 +49,12 @@ UNUSUAL = (
         "[Fe-5]",
         "[CH3-]",
         "C/C=C\\C",
+        "[U]" + "(F)" * 1_100,
+        "C1=CC=CC=C1/C=C/" + "C" * 300 + "[Fe-5]",
+        "[CH3:2]" + "C" * 300,
+        ".".join(["C12C3C4C1C5C2C3C45"] * 22),
+        # RDKit lists 264 rings of its 96 bonds.
+        "C1" + "OC2OC(C)C(C(O)C2O)" * 8 + "1",
     ),
 )
 SETS = {
@@ -114,9 +120,11 @@ def test_rows_of_real_molecules_are_those_of_the_plain_path(
 
 
 @pytest.mark.parametrize("name", ["chebi20/test", "hiv", "uspto50k"])
-def test_nearly_all_real_molecules_are_read(name: str, data_folder: Path) -> None:
-    read = Binaries([molecule.ToBinary(0) for molecule in parsed(*real_molecules(data_folder, name, 500))])
-    assert read.is_read.mean() > 0.99
+def test_all_real_molecules_are_read(name: str, data_folder: Path) -> None:
+    molecules = parsed(*real_molecules(data_folder, name, 500))
+    assert Binaries([molecule.ToBinary(0) for molecule in molecules]).is_read.all()
+    if name == "chebi20/test":
+        assert max(map(Chem.Mol.GetNumAtoms, molecules)) > 255
 
 
 def test_what_is_unusual_is_as_on_the_plain_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,9 +189,23 @@ def test_random_molecules_are_read_as_rdkit_has_them(smiles: list[str]) -> None:
     assert Binaries([molecule.ToBinary(0) for molecule in molecules]).is_read.all()
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    st.sampled_from((230, 250, 256, 300)),
+    st.lists(st.lists(st.sampled_from(PIECES), min_size=1, max_size=14).map("".join), min_size=1, max_size=6),
+)
+def test_random_large_molecules_are_read_as_rdkit_has_them(length: int, smiles: list[str]) -> None:
+    chain = "C" * length
+    molecules = parsed(*(each + chain for each in smiles), *(chain + each for each in smiles), *smiles)
+    assert first_difference(molecules) is None
+    assert Binaries([molecule.ToBinary(0) for molecule in molecules]).is_read.all()
+
+
 def test_the_sample_shows_every_field_with_several_values() -> None:
-    read = Binaries([molecule.ToBinary(0) for molecule in parsed(*binary_schemes._SAMPLE, *binary_schemes._LARGE)])
-    assert 60 < len(read.num_atoms) < len(read.is_read)
+    sample = (*binary_schemes._SAMPLE, *binary_schemes._LARGE)
+    read = Binaries([molecule.ToBinary(0) for molecule in parsed(*sample)])
+    assert read.is_read.tolist() == [not ("*" in smiles or ":" in smiles) for smiles in sample]
+    assert 250 < max(read.begin) < max(read.end)
     least = {Binaries.chirality: 5, Binaries.hybridisation: 6, Binaries.bond_type: 6, Binaries.stereo: 3}
     for field in (*binary_schemes._ATOM_READS.values(), *binary_schemes._BOND_READS.values()):
         assert len(np.unique(field(read))) >= least.get(field, 2), field
@@ -193,6 +215,10 @@ def test_the_sample_shows_every_field_with_several_values() -> None:
 # Where the atoms and bonds of methanol's binary form begin, and what may not be announced in its flags.
 METHANOL = parsed("CO")[0].ToBinary(0)
 FIRST_ATOM, FIRST_BOND = 30, METHANOL.index(b"\x0b", 30) + 1
+# The same where atoms have four bytes: the last bond, the number of rings (one), its size and its three atoms.
+LARGE = parsed("C" * 252 + "/C=C/C1CC1")[0].ToBinary(0)
+RINGS = LARGE.index(b"\x42\x01\0\0\0\x03\0\0\0") + 1
+LAST_BOND, STEREO_ATOMS = RINGS - 10, LARGE.index(b"\x0a\x02\x03\x02") + 3
 
 
 @pytest.mark.parametrize(
@@ -211,7 +237,31 @@ FIRST_ATOM, FIRST_BOND = 30, METHANOL.index(b"\x0b", 30) + 1
     ],
 )
 def test_a_molecule_with_anything_unknown_is_not_read(place: int, byte: int) -> None:
-    strange = bytearray(METHANOL)
+    assert_not_read(METHANOL, place, byte)
+
+
+@pytest.mark.parametrize(
+    ("place", "byte"),
+    [
+        *((place, 1) for place in (22, 23, 26, 27)),
+        (21, 0),
+        *((end + place, 2) for end in (LAST_BOND, LAST_BOND + 4) for place in (1, 2, 3)),
+        (LAST_BOND + 3, 0x80),
+        *((STEREO_ATOMS, count) for count in (0, 1, 3)),
+        *((RINGS + place, 2) for place in (0, 1, 2, 3)),
+        *((RINGS + place, 1) for place in (5, 6, 7)),
+        (RINGS + 4, 4),
+        *((atom + place, 2) for atom in range(RINGS + 8, RINGS + 20, 4) for place in (1, 2, 3)),
+        (RINGS + 11, 0x80),
+    ],
+)
+def test_a_large_molecule_with_atoms_or_sizes_that_cannot_be_is_not_read(place: int, byte: int) -> None:
+    assert Binaries([LARGE]).is_read.all()
+    assert_not_read(LARGE, place, byte)
+
+
+def assert_not_read(binary: bytes, place: int, byte: int) -> None:
+    strange = bytearray(binary)
     assert strange[place] != byte
     strange[place] = byte
     ethane = parsed("CC")[0].ToBinary(0)
@@ -220,23 +270,39 @@ def test_a_molecule_with_anything_unknown_is_not_read(place: int, byte: int) -> 
     assert read.atomic_number().tolist() == [6, 6, 6, 6]
 
 
+def test_more_than_255_bonds_widen_indices_in_version_4_and_not_in_version_3() -> None:
+    binaries = [molecule.ToBinary(0) for molecule in parsed("C" * 300, "C1CC1" + "C" * 249 + "C1CC1", "CC")]
+    assert Binaries(binaries).is_read.all()
+    others = [binary[:12] + bytes([7 - binary[12]]) + binary[13:] for binary in binaries]
+    assert Binaries(others).is_read.tolist() == [True, False, True]
+
+
+def test_more_atoms_than_columns_can_point_at_are_not_read() -> None:
+    molecules = parsed("C" * 65_535, "C" * 65_536)
+    assert Binaries([molecule.ToBinary(0) for molecule in molecules]).is_read.tolist() == [True, False]
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_whatever_bytes_there_are_molecules_beside_them_are_read(data: st.DataObject) -> None:
-    binaries = [molecule.ToBinary(0) for molecule in parsed("F/C=C/[C@H](N)C#N", "C1CC1c1ccncc1", "[13CH3][NH3+]")]
+    small = parsed("F/C=C/[C@H](N)C#N", "C1CC1c1ccncc1", "[13CH3][NH3+]")
+    binaries = [*(molecule.ToBinary(0) for molecule in small), LARGE]
     strange = bytearray(data.draw(st.sampled_from(binaries)))
-    for place, byte in data.draw(
-        st.lists(st.tuples(st.integers(20, len(strange) - 1), st.integers(0, 255)), max_size=9)
-    ):
+    places = st.integers(20, len(strange) - 1) | st.integers(max(20, len(strange) - 100), len(strange) - 1)
+    for place, byte in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=9)):
         strange[place] = byte
-    end = data.draw(st.integers(0, len(strange)))
+    end = data.draw(st.just(len(strange)) | st.integers(0, len(strange)))
+    # The last molecule is followed by nothing into which it might be read on.
+    alone = Binaries([*binaries, bytes(strange[:end])])
+    assert alone.is_read[:-1].all()
     read = Binaries([binaries[0], bytes(strange[:end]), *binaries[1:]])
-    alone = Binaries(binaries)
-    assert read.is_read[[0, 2, 3]].all()
+    assert read.is_read[[0, 2, 3, 4]].all()
+    assert read.is_read[1] == alone.is_read[-1]
+    behind = Binaries(binaries[1:])
     for scheme in SCHEMES:
-        both, own = rows_of(scheme, read), rows_of(scheme, alone)
-        tail = len(rows_of(scheme, Binaries(binaries[1:])).values["atom"])
-        assert np.array_equal(both.values["atom"][-tail:], own.values["atom"][-tail:])
+        found = rows_of(scheme, read).values
+        for name, values in rows_of(scheme, behind).values.items():
+            assert np.array_equal(found[name][-len(values) :], values), name
 
 
 @pytest.fixture
