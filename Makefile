@@ -3,7 +3,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Compiling every file of every package takes longer than compiling those that are imported, when they are.
+# Compiling every file of every package takes longer than compiling those that are imported, when they are. But then what
+# was compiled has to be kept: where it may not be, as in some containers, every process spends 15 seconds on it.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-slow test-kills test-quantised lint install smoke benchmarks guard wheel clean
