@@ -280,7 +280,8 @@ def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime,
         model.freeze(config.stages[position].trains)
         refuse_or_synchronise(model, config.stages[position], for_stage(model, config.stages[position], runtime)[0])
     if left:
-        require_kernels(config.llm, getattr(model.llm.config, "model_type", None), device_of(runtime))
+        architecture = getattr(model.llm.config, "model_type", None)
+        require_kernels(config.llm, architecture, device_of(runtime), several=group.several)
         group.meet(device_of(runtime).type)
         if config.llm.packing and not packs and group.leads:
             note_in_session(directory, "padded batches: the language model's attention does not tell sequences apart")

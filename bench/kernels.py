@@ -42,20 +42,25 @@ _SETTING = "llm.kernels"
 _MOST_COMPILED = 64  # ways to compile a function: torch's own limit, 8, may be met by kinds of layers, and falls silent
 
 
-def require_kernels(llm: LanguageModel, architecture: str | None, device: torch.device) -> None:
+def require_kernels(
+    llm: LanguageModel, architecture: str | None, device: torch.device, *, several: bool = False
+) -> None:
     """Make sure that the kernels which are asked for can be had here, as far as nothing needs to be run for it.
 
     Args:
         llm: the settings.
         architecture: the `model_type` of transformers; None where it is not known.
         device: that trains.
+        several: whether several processes train together.
 
     Raises:
         ConfigError: they cannot.
     """
     if llm.kernels == "compile":
-        if sharding() is not None:
-            raise ConfigError(_SETTING, f"is compile, which was not tried with {sharding()}: use DDP, or set `eager`")
+        if several or sharding() is not None:
+            raise ConfigError(
+                _SETTING, "is compile, which was not tried with several processes: use one, or set `eager`"
+            )
         if llm.quantisation != "none":
             raise ConfigError(_SETTING, "is compile, which was not tried with quantised weights; set `eager`")
     if llm.kernels == "liger":

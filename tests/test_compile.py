@@ -38,7 +38,7 @@ from tasks.data import Catalogue
 
 COMPILER = os.environ.get("CXX", "g++")
 needs_compiler = pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"no C++ compiler here: {COMPILER}")
-LORA = Lora(r=4, targets=("q_proj", "down_proj"))
+LORA = Lora(r=4, targets=("q_proj",))
 CPU = torch.device("cpu")
 SENTENCES = ([3, 4, 5], [6, 7, 8, 9, 10, 11, 12], [13], [14, 15, 16, 17, 18])
 # Of different lengths and numbers of sequences, with and without a molecule, and one alone.
@@ -148,6 +148,7 @@ def test_batches_of_other_lengths_are_not_compiled_anew_and_lose_the_same(batche
     assert not counters["stats"]
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_run_of_two_stages_that_is_stopped_and_gone_on_with(session_cache: Path, tmp_path: Path):
     settings = [*QUICK, "llm.lora={r: 4, targets: [q_proj]}", "evaluation.limit=4"]
@@ -216,8 +217,10 @@ def test_kernels_that_cannot_be_had_are_named_with_what_to_do(monkeypatch: pytes
         require_kernels(liger, "gpt2", torch.device("cuda"))
     with pytest.raises(ConfigError, match="quantised"):
         require_kernels(LanguageModel(kernels="compile", quantisation="8bit"), "llama", CPU)
-    monkeypatch.setattr(kernels, "sharding", lambda: "fsdp")
-    with pytest.raises(ConfigError, match="fsdp"):
+    with pytest.raises(ConfigError, match="several processes"):
+        require_kernels(compiled, "llama", CPU, several=True)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ConfigError, match="several processes"):
         require_kernels(compiled, "llama", CPU)
 
 
