@@ -9,6 +9,7 @@ is one (CUDA, half precision), else in turn.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import cache
 from inspect import signature
 from itertools import accumulate, pairwise
@@ -20,12 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
 _NAME = "molgraft_by_sequence"
-_TRIED = (5, 1, 9)  # lengths on which it is tried; 1 for a sequence of nothing but its first token
+TRIED = (5, 1, 9)  # lengths on which it is tried; 1 for a sequence of nothing but its first token
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
 _TOLERANCE_OF_HALF = 0.05  # of the largest logit; what is exact is the gradient between sequences, which is 0
 _NO_MASK = (1, 1, 1, 1)
@@ -33,6 +34,22 @@ _KNOWN = frozenset(
     ("gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "mixtral", "opt", "phi3", "qwen2", "qwen3", "smollm3")
 )
 """Architectures that were tried, for models whose weights are not here to be tried themselves."""
+
+
+class Sequences:
+    """What a kernel per sequence reads of packed sequences, since it cannot wait for a GPU to tell.
+
+    An object, and no tuples: compiled layers, which hand it on, would be compiled anew for each number of sequences.
+
+    Args:
+        lengths: of the sequences.
+        branch_distances: for each of them `(b, L)` how far back its last b tokens, which are branches, see each of its
+            tokens, negative where they do not; None where sequences do not branch.
+    """
+
+    def __init__(self, lengths: tuple[int, ...], branch_distances: tuple[Tensor, ...] | None) -> None:
+        self.lengths = lengths
+        self.branch_distances = branch_distances
 
 
 def can_pack(llm: nn.Module) -> bool:
@@ -91,6 +108,21 @@ def attend_by_sequence(llm: nn.Module) -> None:
     llm.set_attn_implementation(_NAME)  # type: ignore[operator]
 
 
+@contextmanager
+def not_compiled(llm: nn.Module) -> Iterator[None]:
+    """Within it, `by_sequence` stays as it is where the model's layers are compiled: it differs with each batch."""
+    from transformers.modeling_utils import AttentionInterface
+
+    if not is_by_sequence(llm):
+        yield
+        return
+    AttentionInterface.register(_NAME, torch.compiler.disable(by_sequence))  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        AttentionInterface.register(_NAME, by_sequence)
+
+
 def bounds_of(lengths: Sequence[int]) -> Tensor:
     """Where sequences of these lengths begin and end in one row, `(S + 1,)` int32."""
     return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
@@ -117,12 +149,11 @@ def packed_arguments(
         branches: for each sequence the lengths of the texts that it ends with, each of which follows what stands before
             the first of them and sees none of the others; empty where sequences do not branch.
     """
-    told: dict[str, Any] = {}
+    distances = None
     if branches:
         pairs = zip(_stems(lengths, branches), branches, strict=True)
-        told["branch_distances"] = tuple(_distances(*pair).to(positions.device) for pair in pairs)
+        distances = tuple(_distances(*pair).to(positions.device) for pair in pairs)
     return {
-        **told,
         "position_ids": positions,
         # Of four dimensions, so that no mask is made of it.
         "attention_mask": torch.ones(_NO_MASK, dtype=torch.bool, device=positions.device),
@@ -130,7 +161,7 @@ def packed_arguments(
         "cu_seq_lens_k": bounds,
         "max_length_q": max(lengths),
         "max_length_k": max(lengths),
-        "sequence_lengths": tuple(lengths),  # what a kernel per sequence reads, which cannot wait for a GPU to tell
+        "sequences": Sequences(tuple(lengths), distances),
     }
 
 
@@ -145,8 +176,7 @@ def by_sequence(
     is_causal: bool | None = None,
     *,
     cu_seq_lens_q: Tensor | None = None,
-    sequence_lengths: tuple[int, ...] | None = None,
-    branch_distances: tuple[Tensor, ...] | None = None,
+    sequences: Sequences | None = None,
     sliding_window: int | None = None,
     windows_seen: list[int | None] | None = None,
     **others: Any,
@@ -160,9 +190,7 @@ def by_sequence(
         attention_mask: read where nothing is packed; else that of `packed_arguments`.
         dropout, scaling, is_causal: as SDPA has them.
         cu_seq_lens_q: `(S + 1,)` where the sequences begin and end.
-        sequence_lengths: their lengths, S of them.
-        branch_distances: for each of them `(b, L)` how far back its last b tokens, which are branches, see each of its
-            tokens, negative where they do not; None where sequences do not branch.
+        sequences: what else is told of them.
         sliding_window: how many tokens back one sees, itself included.
         windows_seen: where the layer's window is noted, for who wants to know whether layers tell theirs.
         others: what else there is, which packed sequences must do without.
@@ -173,7 +201,7 @@ def by_sequence(
     Raises:
         NotImplementedError: packed sequences with what this cannot express.
     """
-    if cu_seq_lens_q is None or sequence_lengths is None:
+    if cu_seq_lens_q is None or sequences is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         if sliding_window is not None:
@@ -189,13 +217,14 @@ def by_sequence(
             raise NotImplementedError(f"packed sequences with {name}")
     if attention_mask is None or attention_mask.shape != _NO_MASK:
         raise NotImplementedError("packed sequences with a mask that the model makes itself")
-    longest = max(sequence_lengths)
+    lengths, branch_distances = list(sequences.lengths), sequences.branch_distances
+    longest = max(lengths)
     window = sliding_window if sliding_window is not None and sliding_window < longest else None
     if torch.is_autocast_enabled(query.device.type):  # positions may have made 32 bits of some, and not of others
         query, key, value = (t.to(torch.get_autocast_dtype(t.device.type)) for t in (query, key, value))
     if not dropout and branch_distances is None and _has_kernel_for(query):
         return _by_one_kernel(query, key, value, cu_seq_lens_q, longest, scaling, window), None
-    grouped, lengths = key.shape[1] != query.shape[1], list(sequence_lengths)
+    grouped = key.shape[1] != query.shape[1]
 
     def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         return functional.scaled_dot_product_attention(
@@ -284,17 +313,17 @@ def _is_same_together(llm: nn.Module) -> bool:
         alone = torch.cat([llm(inputs_embeds=row[None], use_cache=False).logits[0] for row in rows])
     attend_by_sequence(llm)
     row = torch.cat(rows)[None].requires_grad_(True)
-    bounds, positions = (made.to(row.device) for made in (bounds_of(_TRIED), positions_of(_TRIED)))
+    bounds, positions = (made.to(row.device) for made in (bounds_of(TRIED), positions_of(TRIED)))
     windows: list[int | None] = []
-    told = packed_arguments(_TRIED, bounds, positions)
+    told = packed_arguments(TRIED, bounds, positions)
     with torch.enable_grad():
         together = llm(inputs_embeds=row, use_cache=False, windows_seen=windows, **told).logits[0]
-        sums = [part.float().square().sum() for part in torch.split(together, list(_TRIED))]
+        sums = [part.float().square().sum() for part in torch.split(together, list(TRIED))]
     # A window that stands in a mask alone, which is not made here, would be lost for sequences longer than those tried.
     is_lost = getattr(llm.config, "sliding_window", None) is not None and not any(windows)
     if not windows or is_lost or not is_close(together.detach(), alone):
         return False
-    starts = [0, *accumulate(_TRIED)]
+    starts = [0, *accumulate(TRIED)]
     for total, (begin, end) in zip(sums, pairwise(starts), strict=True):
         (reached,) = torch.autograd.grad(total, row, retain_graph=True)
         reached[0, begin:end] = 0
@@ -306,7 +335,7 @@ def _is_same_together(llm: nn.Module) -> bool:
 def tried_sequences(llm: nn.Module) -> list[Tensor]:
     """Embeddings of a few tokens, spread over the vocabulary so that no two sequences are alike."""
     table = llm.get_input_embeddings()  # type: ignore[operator]
-    count = sum(_TRIED)
+    count = sum(TRIED)
     ids = torch.arange(count, device=table.weight.device) * max(table.num_embeddings // count, 1)
     with torch.no_grad():
-        return list(torch.split(table(ids % table.num_embeddings), list(_TRIED)))
+        return list(torch.split(table(ids % table.num_embeddings), list(TRIED)))

@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from bench.config import TINY, RunConfig, Stage
+from bench.device import device_of
 from bench.errors import ConfigError, is_user_error
+from bench.kernels import require_kernels
 from bench.known_models import configuration, known_architecture, known_architectures, skeleton_of
 from bench.language_model import (
     DTYPES,
@@ -61,6 +63,9 @@ def inspect(config: RunConfig, runtime: Runtime, catalogue: Catalogue) -> dict[s
             _collect(missing, lambda p=protocol, t=task: p.identity(t.answer))
     _collect(missing, lambda: require_bitsandbytes(config.llm.quantisation))
     model = _model(config, levels, runtime, missing)
+    if config.stages and config.llm.kernels != "eager":
+        architecture = getattr(model.llm.config, "model_type", None) if model else None
+        _collect(missing, lambda: require_kernels(config.llm, architecture, device_of(runtime)))
     tokenizer = _tokenizer(config, runtime, tasks)
     asked = _asked_lengths(config, tasks, tokenizer)
     return {

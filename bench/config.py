@@ -23,6 +23,7 @@ from tasks.metrics.base import Protocol
 from tasks.prompts import PromptStyle, TextInput
 
 Part = Literal["encoder", "projector", "llm", "embeddings"]
+Kernels = Literal["eager", "compile", "liger"]
 
 TINY = "tiny"
 """The language model that molgraft trains itself; any other `llm.name` is a path or a name on a model hub."""
@@ -91,6 +92,10 @@ class LanguageModel:
         packing: whether the sequences of a batch lie one behind the other, each seeing itself alone, instead of being
             padded to the longest: the same losses but for rounding (with dropout, in distribution only), and no time
             for padding. A model whose attention cannot be told where sequences end is padded all the same.
+        kernels: what computes the blocks while they are trained: `eager` for torch's kernels one by one; `compile` for
+            `torch.compile`, which fuses them, and needs a C++ compiler on a CPU; `liger` for the Triton kernels of
+            Liger (optional extra `liger`), on a CUDA GPU. The same losses but for rounding (with dropout, `compile` in
+            distribution only). Answers are always written by `eager`.
     """
 
     name: str = TINY
@@ -102,6 +107,7 @@ class LanguageModel:
     weights: Literal["pretrained", "random"] = field(default="pretrained", metadata={"neutral": "pretrained"})
     max_length: Count = 512
     packing: bool = field(default=True, metadata={"neutral": True})
+    kernels: Kernels = field(default="eager", metadata={"neutral": "eager"})
 
 
 @dataclass(frozen=True, kw_only=True)

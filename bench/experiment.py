@@ -25,6 +25,7 @@ from bench.errors import ConfigError, UserError
 from bench.evaluation import ask, evaluation_missing, score, score_missing
 from bench.identity import derived_seed
 from bench.isolation import isolated
+from bench.kernels import require_kernels
 from bench.language_model import (
     attach_lora,
     embedding_width,
@@ -280,6 +281,8 @@ def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime,
         model.freeze(config.stages[position].trains)
         refuse_or_synchronise(model, config.stages[position], for_stage(model, config.stages[position], runtime)[0])
     if left:
+        architecture = getattr(model.llm.config, "model_type", None)
+        require_kernels(config.llm, architecture, device_of(runtime), several=group.several)
         group.meet(device_of(runtime).type)
         if config.llm.packing and not packs and group.leads:
             note_in_session(directory, "padded batches: the language model's attention does not tell sequences apart")
@@ -299,6 +302,7 @@ def trained_model(prepared: Prepared, directory: RunDirectory, runtime: Runtime,
             collator,
             derived_seed(config.seed, f"stage/{position}"),
             config.precision,
+            config.llm.kernels,
         )
         heartbeat = partial(log.status, "running", f"stage {stage.name}")
         validated = partial(_tell, log, stage.name, position, steps)

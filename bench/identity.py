@@ -175,6 +175,7 @@ def _training(config: RunConfig, inputs: Inputs, stages: Sequence[Stage], seeded
         **({} if config.llm.quantisation == "none" else {"quantisation": config.llm.quantisation}),
         "max_length": config.llm.max_length,
         **({} if config.llm.packing else {"packing": False}),
+        **({} if config.llm.kernels == "eager" else {"kernels": config.llm.kernels}),
         "task_names": _task_names(config, stages) if config.projector.reads_context else None,
         "lora": config.llm.lora if adapted else None,
         "precision": config.precision,

@@ -18,11 +18,12 @@ from bench.activation import is_worth_it
 from bench.batch_norm import refuse_or_synchronise
 from bench.checkpoints import find_resumable, notes_of
 from bench.collate import Collator
-from bench.config import Stage
+from bench.config import Kernels, Stage
 from bench.device import device_of
 from bench.distributed import exchanging, share_of
 from bench.errors import ConfigError
 from bench.interruption import Interruption
+from bench.kernels import training_kernels
 from bench.layout import ExampleDataset, TokenisedExample, TrainingExamples
 from bench.model import GraphLanguageModel
 from bench.progress import ProgressCallback
@@ -45,6 +46,7 @@ class StageJob:
         collator: makes batches.
         seed: of the order of examples and of dropout.
         precision: `fp32`, or `bf16` for autocast.
+        kernels: of the language model's blocks.
     """
 
     stage: Stage
@@ -55,6 +57,7 @@ class StageJob:
     collator: Collator
     seed: int
     precision: str
+    kernels: Kernels = "eager"
 
     @property
     def final_file(self) -> Path:
@@ -88,14 +91,18 @@ def train_stage(
 
     Raises:
         StoppedEarlyError: `validated` ended the training; a checkpoint is there to go on from.
-        ConfigError: the parts that the stage trains have no parameters.
+        ConfigError: the parts that the stage trains have no parameters, or its kernels do not work here.
         NotFiniteError: the loss is NaN or infinite.
     """
     model.freeze(job.stage.trains)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError("stages", f"stage {job.stage.name!r} has no parameter to train: its parts have none")
     found = runtime.processes.agreed(lambda: asdict(done) if (done := job.outcome()) else None)
-    finished = _train(model, job, runtime, heartbeat, validated) if found is None else StageOutcome(**found)
+    if found is None:
+        with training_kernels(model.llm, job.kernels):
+            finished = _train(model, job, runtime, heartbeat, validated)
+    else:
+        finished = StageOutcome(**found)
     if sharding() is None:
         model.load_state(load_file(job.final_file))
     return finished

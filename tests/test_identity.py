@@ -138,6 +138,7 @@ OTHER: dict[str, Any] = {
     "schedule.warmup_steps": 1,
     "schedule.end": 1.25,
     "llm.quantisation": "4bit",
+    "llm.kernels": "compile",
     "llm.weights": "random",
     "pretraining": [
         {"name": "first", "objective": "masking", "data": {"training": [{"data": "bundled"}]}, "steps": 1},
