@@ -39,6 +39,7 @@ SLOW = (
     "test_tracking.py",
     "test_plots.py",
     "test_pretrain_encoder.py",
+    "test_compile.py",
 )
 
 # What kills workers and whole machines; `make test-kills` runs it, in a quarter of an hour, and CI does not.
