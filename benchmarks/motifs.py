@@ -126,7 +126,7 @@ def _atom_vector(atom: Chem.Atom) -> list[int]:
         *_one_hot(atom.GetSymbol(), _SYMBOLS, last_is_rest=True),
         *_one_hot(atom.GetDegree(), range(11)),
         *_one_hot(atom.GetTotalNumHs(), range(11)),
-        *_one_hot(atom.GetImplicitValence(), range(11)),
+        *_one_hot(atom.GetValence(Chem.ValenceType.IMPLICIT), range(11)),  # its old name warns each time
         *_one_hot(atom.GetHybridization(), _HYBRIDISATIONS, last_is_rest=True),
         *_one_hot(atom.GetFormalCharge(), range(-5, 6), last_is_rest=True),
         int(atom.GetIsAromatic()),
