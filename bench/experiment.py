@@ -26,13 +26,7 @@ from bench.evaluation import ask, evaluation_missing, score, score_missing
 from bench.identity import derived_seed
 from bench.isolation import isolated
 from bench.kernels import require_kernels
-from bench.language_model import (
-    attach_lora,
-    embedding_width,
-    embeddings_in_full_precision,
-    load,
-    text_embeddings,
-)
+from bench.language_model import attach_lora, embedding_width, embeddings_in_full_precision, load, text_embeddings
 from bench.layout import Layout
 from bench.level_cache import with_cached_levels
 from bench.model import GraphLanguageModel

@@ -18,9 +18,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from bench.errors import UserError
@@ -216,12 +217,26 @@ def _module_of(loaded: object) -> ModuleType:
     return loaded if isinstance(loaded, ModuleType) else importlib.import_module(loaded.__module__)
 
 
+class _Source(SourceFileLoader):
+    """Loads the very source that was read: by what Python keeps compiled, an edit within a second goes unnoticed."""
+
+    def __init__(self, name: str, path: Path, source: bytes) -> None:
+        super().__init__(name, str(path))
+        self._source = source
+
+    def get_code(self, fullname: str) -> CodeType:
+        """What the source compiles to."""
+        compiled: CodeType = self.source_to_code(self._source, self.path)
+        return compiled
+
+
 def _import_file(path: Path) -> ModuleType:
-    place, source = (hashlib.sha256(b).hexdigest() for b in (str(path.resolve()).encode(), path.read_bytes()))
+    content = path.read_bytes()
+    place, source = (hashlib.sha256(b).hexdigest() for b in (str(path.resolve()).encode(), content))
     name = f"molgraft_plugin_{place[:8]}_{source[:8]}_{path.stem}"  # an edited file is another module
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Source(name, path, content))
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
