@@ -127,6 +127,11 @@ def keep(name: str, contents: Mapping[str, Any]) -> None:
     print(f"kept in {path.relative_to(_RESULTS.parents[1])}")
 
 
+def environment(**more: str) -> dict[str, str]:
+    """That of this process, for another one, which may keep what it compiles; or every start would compile it all."""
+    return {**{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}, **more}
+
+
 def machine_file(ending: str) -> Path:
     """The file of this machine with that ending."""
     named = re.sub(r"[^a-z0-9]+", "-", _cpu().lower()).strip("-")

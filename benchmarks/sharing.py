@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -25,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from benchmarks.measure import environment
 
 MOST = {"smoke-grid": 0.74, "smoke-sharing": 0.60}
 """The studies, and the share of the time of independent runs that each may take: twice the goal for the grid."""
@@ -175,7 +176,7 @@ def _run_alone(config: Path, folder: Path) -> Times:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, "MOLGRAFT_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    return environment(MOLGRAFT_CACHE=str(folder / "cache"), OMP_NUM_THREADS="1")
 
 
 def _require_equal(ours: Path, theirs: Path, count: int) -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from benchmarks.measure import Result, compare
+from benchmarks.measure import Result, compare, environment
 
 _HEAVY = (
     "torch",
@@ -54,7 +54,8 @@ def run(rounds: int) -> Iterator[Result]:
 
 def _help(arguments: Sequence[str], first: str = "") -> str:
     code = f"{first}\nimport sys\nfrom bench.cli import main\nmain(sys.argv[1:])"
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True).stdout
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment()).stdout
 
 
 def _assert_light(arguments: Sequence[str]) -> None:
