@@ -47,11 +47,12 @@ smoke: $(VENV)/.development
 
 # How fast each path is beside its reference, once both were found to give the same; for a machine that does nothing else.
 benchmarks: $(VENV)/.development
-	$(BIN)/python -m benchmarks all sharing growth
+	$(BIN)/python -m benchmarks all grid sharing growth
 
-# Whether each path still reaches half of its goal; again where it does not, for machines are busy now and then.
+# Whether each path still reaches half of its goal: one round, and again where it does not, for machines are busy now and
+# then.
 guard: $(VENV)/.development
-	$(BIN)/python -m benchmarks all sharing --rounds 3 --check --attempts 3 --no-write
+	$(BIN)/python -m benchmarks all grid --rounds 1 --check --attempts 3 --no-write
 
 # A wheel, installed into an environment of its own and tried there.
 wheel: $(VENV)/.development

@@ -28,7 +28,7 @@ PATHS = (
     "score",
 )
 """Benchmarks that yield comparisons, each a module of its name with a function `run(rounds)`."""
-OTHERS = ("growth", "featurise-everything", "systems", "paper-scale", "sharing")
+OTHERS = ("growth", "grid", "sharing", "featurise-everything", "systems", "paper-scale")
 """Measurements that need settings of their own."""
 
 
@@ -37,7 +37,9 @@ def main() -> int:
         prog="python -m benchmarks", description=__doc__.splitlines()[0] if __doc__ else ""
     )
     parser.add_argument("names", metavar="NAME", nargs="+", choices=(*PATHS, *OTHERS, "all"), help="all: every path")
-    parser.add_argument("--rounds", type=int, help="how often each side is timed: 9 times, or once for sharing")
+    parser.add_argument(
+        "--rounds", type=int, help="how often each side is timed: 9 times, or once for grid and sharing"
+    )
     parser.add_argument("--check", action="store_true", help="exit with 1 where half of a goal is not reached")
     parser.add_argument("--attempts", type=int, default=1, help="with --check: measure again where it is not, so often")
     parser.add_argument("--limit", type=int, help="featurise-everything: at most so many molecules of each set")
@@ -83,8 +85,8 @@ def _measured(name: str, options: argparse.Namespace) -> int:
         return everything.run(options.limit, options.workers, write=not options.no_write)
     if name == "paper-scale":
         return paper_scale.run(options.preset, scale=options.scale, steps=options.steps, check=options.check)
-    if name == "sharing":
-        return sharing.run(options.rounds or 1, check=options.check, write=not options.no_write)
+    if name in ("grid", "sharing"):
+        return sharing.run(f"smoke-{name}", options.rounds or 1, check=options.check, write=not options.no_write)
     return systems.run(options.preset, check=options.check)
 
 

@@ -1,11 +1,11 @@
 """What it saves that runs of a study share what they have in common: each of two grids, together and run by run.
 
-`python -m benchmarks sharing`. `smoke-grid` has eight runs, `smoke-sharing` eighteen small ones. On the one side every
-run is a `molgraft run` of its own. On the other a process lives through all of them, as a worker of `molgraft study`
-does; what it takes to start it and to plan the study counts too.
-Each side begins with an empty cache and keeps it: features and the small language model are made once on each. The
-k-th run of both sides follow each other, in the other order each time, so that a busy moment of the machine meets both.
-Their weights, predictions and scores must be the same, byte for byte.
+`python -m benchmarks grid` takes `smoke-grid`, which has eight runs; `python -m benchmarks sharing` takes
+`smoke-sharing`, which has eighteen smaller ones. On the one side every run is a `molgraft run` of its own. On the other
+a process lives through all of them, as a worker of `molgraft study` does; what it takes to start it and to plan the
+study counts too. Each side begins with an empty cache and keeps it: features and the small language model are made once
+on each. The k-th run of both sides follow each other, in the other order each time, so that a busy moment of the
+machine meets both. Their weights, predictions and scores must be the same, byte for byte.
 """
 
 from __future__ import annotations
@@ -71,12 +71,8 @@ class Round:
         return [ours.cpu / theirs.cpu for ours, theirs in zip(self.together, self.alone, strict=True)]
 
 
-def run(rounds: int, *, check: bool, write: bool) -> int:
-    """Times and compares; 1 where `check` finds that a study takes more than it may."""
-    return max(_run(study, rounds, check=check, write=write) for study in MOST)
-
-
-def _run(study: str, rounds: int, *, check: bool, write: bool) -> int:
+def run(study: str, rounds: int, *, check: bool, write: bool) -> int:
+    """Times and compares; 1 where `check` finds that the study takes more than it may."""
     found = []
     for number in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +96,7 @@ def _run(study: str, rounds: int, *, check: bool, write: bool) -> int:
     if write:
         from benchmarks.measure import keep
 
-        keep(f"sharing {study}", {"ratio": round(middle, 3), "rounds": [asdict(each) for each in found]})
+        keep(study, {"ratio": round(middle, 3), "rounds": [asdict(each) for each in found]})
     if middle > MOST[study]:
         print(f"  ABOVE the most that it may be, {MOST[study]:.2f}")
     return 1 if check and middle > MOST[study] else 0
