@@ -162,7 +162,7 @@ class _Study:
 
 def _run_alone(config: Path, folder: Path) -> Times:
     """One run by the command that a user would give."""
-    options = ("--runs", str(folder / "runs"), "--device", "cpu", "--threads", "1", "--tracking", "none")
+    options = ("--runs", str(folder / "runs"), "--device", "cpu", "--threads", "1")
     command = [sys.executable, "-m", "bench.cli", "run", str(config), *options, "--offline", "--quiet"]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=_ROOT, env=_environment(folder))
@@ -211,7 +211,7 @@ def _live(name: str, folder: Path) -> None:
     from bench.study import load_study
 
     out, sys.stdout = sys.stdout, sys.stderr  # only answers go where they are read
-    runtime = Runtime(runs=folder / "runs", device="cpu", threads=1, tracking="none", offline=True, progress=False)
+    runtime = Runtime(runs=folder / "runs", device="cpu", threads=1, offline=True, progress=False)
     study, cells = load_study(name, runtime=runtime)
     plan = plan_study(study, cells, runtime)
     configs = [to_mapping(planned.config) for planned in plan.runs]
