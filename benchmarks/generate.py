@@ -77,6 +77,7 @@ def _captions(
         unit="tokens",
         equal=f"all tokens of {len(examples)} answers",
         least=least,
+        is_warm=True,
     )
 
 

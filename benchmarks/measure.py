@@ -60,6 +60,7 @@ def compare(
     equal: str,
     least: float,
     clock: Callable[[], float] = time.process_time,
+    is_warm: bool = False,
 ) -> Result:
     """Times both sides in turn, in the other order every other round, by CPU time of this process.
 
@@ -69,8 +70,10 @@ def compare(
         count: units of work in one call.
         case, reference, unit, equal, least: as in `Result`.
         clock: another one, where work is done elsewhere too.
+        is_warm: both sides were called just now.
     """
-    ours(), theirs()  # warm
+    if not is_warm:
+        ours(), theirs()
     seconds: dict[Callable[[], object], list[float]] = {ours: [], theirs: []}
     for number in range(rounds):
         for side in (ours, theirs) if number % 2 == 0 else (theirs, ours):

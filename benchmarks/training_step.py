@@ -92,6 +92,7 @@ def _compared(
         unit="useful tokens",
         equal=f"losses of {_STEPS} steps within {_WITHIN[precision]:g}",
         least=least,
+        is_warm=True,
     )
 
 
