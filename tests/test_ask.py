@@ -519,9 +519,11 @@ def _ended(child: int, terminal: int, end: bytes | signal.Signals) -> tuple[str,
         with suppress(OSError):
             os.kill(child, end) if isinstance(end, signal.Signals) else os.write(terminal, end)
         rest += _read_until(terminal, None, limit=10.0)
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return rest, status
+        for _ in range(50):  # the terminal is closed a moment before the process is gone
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return rest, status
+            time.sleep(0.1)
     raise AssertionError(f"goes on: {rest}")
 
 
