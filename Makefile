@@ -46,12 +46,12 @@ smoke: $(VENV)/.development
 	$(BIN)/python -m benchmarks.smoke_parts
 
 # How fast each path is beside its reference, once both were found to give the same; for a machine that does nothing else.
-benchmarks: $(VENV)/.development
+benchmarks: $(VENV)/.benchmarks
 	$(BIN)/python -m benchmarks all grid sharing growth
 
 # Whether each path still reaches half of its goal: one round, and again where it does not, for machines are busy now and
 # then.
-guard: $(VENV)/.development
+guard: $(VENV)/.benchmarks
 	$(BIN)/python -m benchmarks all grid --rounds 1 --check --attempts 3 --no-write
 
 # A wheel, installed into an environment of its own and tried there.
@@ -73,6 +73,11 @@ $(VENV)/.runtime: $(VENV)/.python pyproject.toml constraints.txt
 
 $(VENV)/.development: $(VENV)/.runtime
 	$(PIP) --editable ".[dev]"
+	touch $@
+
+# References to compare with, which nothing else needs.
+$(VENV)/.benchmarks: $(VENV)/.development
+	$(PIP) --editable ".[dev,benchmarks]"
 	touch $@
 
 clean:
