@@ -22,7 +22,7 @@ from encoders.base import EncoderModule
 from encoders.gin import Gin
 from encoders.store import FeatureStore
 
-_LEAST = 0.75
+_LEAST = 0.9
 _SIZES = (16, 64)
 _BATCHES = 8
 _LEVELS = frozenset({"atom", "graph"})

@@ -28,7 +28,7 @@ from tasks.metrics import base, guarded, molecule_records, wordnet
 from tasks.metrics.protocols import MolT5
 
 _FOLDER = "oracle_predictions"
-_LEAST = {"cold captions": 1.75, "captions": 2.75, "cold molecules": 0.43, "molecules": 1.15}
+_LEAST = {"cold captions": 1.75, "captions": 2.75, "cold molecules": 1.0, "molecules": 1.15}
 Rows = tuple[list[str], list[str]]
 
 

@@ -162,7 +162,7 @@ def stop_when(process: subprocess.Popen[str], reached: Callable[[], bool], stop:
         assert time.monotonic() < deadline, "what was waited for did not happen"
         time.sleep(0.01)
     stop()
-    return process.wait(timeout=400)
+    return process.wait(timeout=120)
 
 
 @pytest.fixture(scope="module")

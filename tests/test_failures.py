@@ -443,7 +443,7 @@ def test_a_session_that_was_killed_is_said_to_be_by_the_next(tmp_path: Path) -> 
     folder = tmp_path / "run"
     for _ in range(2):
         command = [sys.executable, "-c", _KILLED, str(folder)]
-        done = subprocess.run(command, cwd=REPOSITORY, timeout=400)
+        done = subprocess.run(command, cwd=REPOSITORY, timeout=120)
         assert done.returncode == -signal.SIGKILL
     directory = RunDirectory(folder)
     last = directory.status()
@@ -567,7 +567,7 @@ def test_nothing_leaks_from_one_run_into_the_next(runtime: Runtime, tmp_path: Pa
         cwd=REPOSITORY,
         env=environment,
         check=True,
-        timeout=800,
+        timeout=300,
         capture_output=True,
     )
 

@@ -177,7 +177,7 @@ def unbroken_long(tmp_path_factory: pytest.TempPathFactory, environment: dict[st
     """A run that nobody disturbed, by the real command."""
     runs = tmp_path_factory.mktemp("unbroken-long")
     command = [sys.executable, "-m", "bench.cli", *run_of(runs, *LONG)]
-    subprocess.run(command, env=environment, cwd=REPOSITORY, check=True, capture_output=True, timeout=800)
+    subprocess.run(command, env=environment, cwd=REPOSITORY, check=True, capture_output=True, timeout=300)
     return only_run(runs)
 
 

@@ -191,7 +191,7 @@ def test_of_several_processes_the_leader_watches_and_all_end_at_the_same_step(
         text=True,
         cwd=tmp_path,
         env=environment,
-        timeout=800,
+        timeout=300,
     )
     said = done.stdout + done.stderr
     assert done.returncode == 0, said

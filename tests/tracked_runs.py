@@ -204,7 +204,7 @@ def curves(run: dict[str, Any]) -> dict[str, dict[int, float]]:
 def processes(job: dict[str, Any], tmp_path: Path) -> list[int]:
     file = tmp_path / "job.json"
     file.write_text(json.dumps(job))
-    done = subprocess.run([sys.executable, __file__, str(file)], capture_output=True, text=True, timeout=800)
+    done = subprocess.run([sys.executable, __file__, str(file)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     ends: list[int] = json.loads(done.stdout)
     assert set(ends) <= {0, -9}, done.stderr
